@@ -1,0 +1,35 @@
+# Installs what a user of the library sees: find_package(unroll), headers, licence.
+
+include(CMakePackageConfigHelpers)
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/unroll)
+
+install(EXPORT unrollTargets NAMESPACE unroll:: DESTINATION ${package_dir})
+if(TARGET unroll_xtensor)
+  install(EXPORT unrollXtensorTargets NAMESPACE unroll:: DESTINATION ${package_dir})
+endif()
+
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/unrollConfigVersion.cmake
+  COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_SOURCE_DIR}/cmake/unrollConfig.cmake
+              ${PROJECT_BINARY_DIR}/unrollConfigVersion.cmake
+        DESTINATION ${package_dir})
+
+set(header_dir ${CMAKE_INSTALL_INCLUDEDIR}/unroll)
+install(FILES unroll.h DESTINATION ${header_dir})
+install(DIRECTORY framework modules optim data DESTINATION ${header_dir}
+        FILES_MATCHING PATTERN "*.h" PATTERN kernels EXCLUDE)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+
+# Our headers include each other as "framework/tensor.h", from the project's root. In the installed
+# copy they say <unroll/framework/tensor.h>, so that names as common as "data/" or "framework/" are
+# on no user's include path.
+install(CODE "set(header_dir \"${header_dir}\")")
+install(CODE [[
+  file(GLOB_RECURSE headers "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}/${header_dir}/*.h")
+  foreach(header IN LISTS headers)
+    file(READ "${header}" text)
+    string(REGEX REPLACE "#include \"((framework|modules|optim|data)/[^\"]*)\""
+           "#include <unroll/\\1>" text "${text}")
+    file(WRITE "${header}" "${text}")
+  endforeach()
+]])

@@ -1,0 +1,8 @@
+#pragma once
+/// Everything that feeds a sequence model.
+
+#include "data/batch_iterator.h"
+#include "data/padded.h"
+#include "data/sequences.h"
+#include "data/text.h"
+#include "data/vocab.h"

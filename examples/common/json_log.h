@@ -1,0 +1,30 @@
+#pragma once
+/// A log for programs: one JSON object per line.
+
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace examples {
+
+/// Keys stay in the order in which they are written.
+using Json = nlohmann::ordered_json;
+
+class JsonLog {
+ public:
+  /// Starts a file, or goes on with it. An empty path: nothing is written. Throws FileError.
+  JsonLog(const std::string& path, bool append);
+
+  /// One line, at once on its way to the disk. Infinity and NaN become null. Throws FileError.
+  void write(const Json& line);
+
+ private:
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::string path_;
+  std::unique_ptr<std::FILE, Close> file_;
+};
+
+}  // namespace examples

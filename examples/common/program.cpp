@@ -1,0 +1,70 @@
+#include "examples/common/program.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+
+#include "framework/check.h"
+
+namespace examples {
+
+namespace {
+
+int fail(const CLI::App& app, const std::string& message, int code) {
+  fmt::print(stderr, "{}: {}\n", app.get_name(), message);
+  return code;
+}
+
+}  // namespace
+
+int run(CLI::App& app, const std::vector<std::string>& arguments,
+        const std::function<int()>& body) {
+  try {
+    parse_again(app, arguments);
+    const int code = body();
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      return fail(app, "the output could not be written", 1);
+    return code;
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help
+    return fail(app, fmt::format("{}\nRun {} --help for the options.", error.what(),
+                                 app.get_name()), 2);
+  } catch (const std::exception& error) {
+    return fail(app, error.what(), 1);
+  }
+}
+
+int run(CLI::App& app, int argc, char** argv, const std::function<int()>& body) {
+  return run(app, std::vector<std::string>(argv + 1, argv + argc), body);
+}
+
+void parse_again(CLI::App& app, std::vector<std::string> arguments) {
+  std::reverse(arguments.begin(), arguments.end());  // what CLI11 asks for
+  app.parse(std::move(arguments));
+}
+
+void require_writable(const std::string& path) {
+  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
+  const std::string directory = parent.empty() ? "." : parent.string();
+  if (std::filesystem::is_directory(path))
+    throw unroll::FileError(fmt::format("cannot write {}: it is a directory", path));
+  if (::access(directory.c_str(), W_OK | X_OK) != 0)
+    throw unroll::FileError(fmt::format("cannot write {}: {}", path, std::strerror(errno)));
+}
+
+void warn(const std::string& message) { fmt::print(stderr, "warning: {}\n", message); }
+
+std::string grouped(std::int64_t number) {
+  std::string digits = std::to_string(number);
+  const std::int64_t first = number < 0 ? 1 : 0;
+  for (std::int64_t i = static_cast<std::int64_t>(digits.size()) - 3; i > first; i -= 3)
+    digits.insert(static_cast<std::size_t>(i), ",");
+  return digits;
+}
+
+}  // namespace examples

@@ -1,0 +1,40 @@
+#pragma once
+/// What the main() of every example does.
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace examples {
+
+/// Parses the arguments (without the program's name), calls `body` and returns its result, the exit
+/// code. Errors become one message on stderr that begins with the program's name; the exit code is
+/// 2 for wrong arguments, 1 for everything else.
+int run(CLI::App& app, const std::vector<std::string>& arguments,
+        const std::function<int()>& body);
+int run(CLI::App& app, int argc, char** argv, const std::function<int()>& body);
+
+/// Parses once more inside of `body`: options that are not given keep the values that their
+/// variables have now.
+void parse_again(CLI::App& app, std::vector<std::string> arguments);
+
+/// Throws FileError unless a file can be made at `path`: better before an hour of training than
+/// after it.
+void require_writable(const std::string& path);
+
+/// "warning: ..." on stderr.
+void warn(const std::string& message);
+
+/// 1234567 as "1,234,567".
+std::string grouped(std::int64_t number);
+
+#ifdef UNROLL_SOURCE_DIR  // set by CMake for the examples themselves
+/// The path of a file that comes with the examples.
+inline std::string bundled(const std::string& file) {
+  return UNROLL_SOURCE_DIR "/examples/data/" + file;
+}
+#endif
+
+}  // namespace examples

@@ -1,0 +1,497 @@
+#include "framework/autograd.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "framework/internal.h"
+#include "framework/kernels/parallel.h"
+#include "framework/ops.h"
+
+namespace unroll {
+
+using detail::fail;
+using detail::Node;
+using detail::Ref;
+
+namespace {
+
+thread_local bool recording = true;
+
+/// The mode of a sweep: recording only under create_graph.
+class GradMode {
+ public:
+  explicit GradMode(bool on) : saved_(std::exchange(recording, on)) {}
+  ~GradMode() { recording = saved_; }
+  GradMode(const GradMode&) = delete;
+  GradMode& operator=(const GradMode&) = delete;
+
+ private:
+  bool saved_;
+};
+
+struct Leaf final : Node {
+  Leaf() {
+    leaf = true;
+    keeps_grad = true;
+  }
+  void run(Back&) override {}
+};
+
+}  // namespace
+
+bool grad_enabled() { return recording; }
+NoGrad::NoGrad() : saved_(std::exchange(recording, false)) {}
+NoGrad::~NoGrad() { recording = saved_; }
+
+// --- Nodes --------------------------------------------------------------------------------------
+
+namespace detail {
+
+namespace {
+
+/// Nodes whose count has reached zero. A node's end ends its inputs: without this list a long
+/// tape would be taken down recursively and overflow the stack.
+struct Graveyard {
+  Node* first;
+  bool digging;
+};
+constinit thread_local Graveyard graveyard{};
+
+}  // namespace
+
+Node* retain(Node* node) {
+  count_up(node->count);
+  return node;
+}
+
+void release(Node* node) {
+  if (count_down(node->count) != 0) return;
+  node->next_dead = std::exchange(graveyard.first, node);
+  if (graveyard.digging) return;
+  graveyard.digging = true;
+  while (Node* dead = graveyard.first) {
+    graveyard.first = dead->next_dead;
+    const std::uint32_t bytes = dead->allocated;
+    dead->~Node();
+    pool_release(dead, bytes);
+  }
+  graveyard.digging = false;
+}
+
+Node::~Node() {
+  for (std::uint32_t i = 0; i < input_count; ++i) inputs[i].~Ref();
+  if (saved)
+    for (std::uint32_t i = 0; i < input_count; ++i) saved[i].~Saved();
+  delete hooks;
+}
+
+void Node::release_buffers() noexcept {
+  if (leaf) return;
+  released = true;
+  drop_rule();
+  output.reset();
+  if (saved)
+    for (std::uint32_t i = 0; i < input_count; ++i) saved[i].tensor = Tensor();
+}
+
+bool any_requires_grad(const Inputs& inputs) {
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i].requires_grad()) return true;
+  return false;
+}
+
+void* allocate_node(std::size_t bytes, std::size_t inputs, bool saves, std::uint32_t& total) {
+  total = static_cast<std::uint32_t>(bytes + inputs * (sizeof(Ref<Node>) + (saves ? sizeof(Saved) : 0)));
+  return pool_allocate(total);
+}
+
+void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value, Keep keep,
+          std::size_t bytes, bool saves, std::uint32_t total) {
+  char* memory = reinterpret_cast<char*>(&node) + bytes;
+  node.op = op;
+  node.allocated = total;
+  node.dtype = value.dtype();
+  node.shape = value.shape();
+  node.inputs = reinterpret_cast<Ref<Node>*>(memory);
+  if (saves) node.saved = reinterpret_cast<Saved*>(memory + inputs.size() * sizeof(Ref<Node>));
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    new (node.inputs + i) Ref<Node>(inputs[i].impl().node);
+    if (!saves) continue;
+    new (node.saved + i) Saved;
+    if (!keep.has_input(static_cast<int>(i))) continue;
+    node.saved[i].tensor = inputs[i];
+    node.saved[i].version = version(inputs[i]);
+  }
+  node.input_count = static_cast<std::uint32_t>(inputs.size());
+  if (keep.has_output()) {
+    node.output = value.impl().storage;
+    node.output_offset = value.impl().offset;
+    node.output_version = version(value);
+  }
+}
+
+}  // namespace detail
+
+// --- The sweep ----------------------------------------------------------------------------------
+
+namespace {
+
+/// Memory from the pool, so that sweeping again and again asks the system for none.
+template <class T>
+struct PoolAllocator {
+  using value_type = T;
+  PoolAllocator() = default;
+  template <class U>
+  PoolAllocator(const PoolAllocator<U>&) {}
+  T* allocate(std::size_t n) { return static_cast<T*>(detail::pool_allocate(n * sizeof(T))); }
+  void deallocate(T* memory, std::size_t n) noexcept {
+    detail::pool_release(memory, n * sizeof(T));
+  }
+  friend bool operator==(PoolAllocator, PoolAllocator) { return true; }
+};
+template <class T>
+using PoolVector = std::vector<T, PoolAllocator<T>>;
+
+std::uint64_t next_sweep_id() {
+  static std::atomic<std::uint64_t> id{0};
+  return ++id;
+}
+
+}  // namespace
+
+/// One walk from results to leaves. `entries` holds every node that the results depend on, inputs
+/// before outputs, so that walking it backwards meets a node after all that depend on it.
+struct Back::Sweep {
+  struct Entry {
+    Node* node;
+    Tensor grad;                  // summed so far
+    std::uint64_t outer_sweep;    // what the node carried before, for a sweep inside a sweep
+    std::int64_t outer_slot;
+    bool wanted;                  // its gradient is asked for, or leads to one that is
+    bool passes;                  // it has such inputs
+    bool target;
+  };
+  PoolVector<Entry> entries;
+  const std::uint64_t id = next_sweep_id();
+
+  explicit Sweep(const std::vector<Tensor>& roots) {
+    struct Visit {
+      Node* node;
+      std::uint32_t next;
+      std::uint64_t outer_sweep;
+      std::int64_t outer_slot;
+    };
+    PoolVector<Visit> path;
+    const auto enter = [&](Node* node) {
+      if (!node || node->sweep == id) return;
+      path.push_back({node, 0, node->sweep, node->slot});
+      node->sweep = id;
+    };
+    for (const Tensor& root : roots) {
+      enter(root.impl().node.get());
+      while (!path.empty()) {
+        Visit& visit = path.back();
+        if (visit.next < visit.node->input_count) {
+          enter(visit.node->inputs[visit.next++].get());
+          continue;
+        }
+        visit.node->slot = static_cast<std::int64_t>(entries.size());
+        entries.push_back({visit.node, Tensor(), visit.outer_sweep, visit.outer_slot, true,
+                           !visit.node->leaf, false});
+        path.pop_back();
+      }
+    }
+  }
+  ~Sweep() {
+    for (Entry& entry : entries) {
+      entry.node->sweep = entry.outer_sweep;
+      entry.node->slot = entry.outer_slot;
+    }
+  }
+  Sweep(const Sweep&) = delete;
+  Sweep& operator=(const Sweep&) = delete;
+
+  Entry* find(const Node* node) {
+    return node && node->sweep == id ? &entries[static_cast<std::size_t>(node->slot)] : nullptr;
+  }
+
+  /// Keeps only what leads to one of `targets`.
+  void restrict_to(const std::vector<Tensor>& targets) {
+    for (const Tensor& x : targets)
+      if (Entry* entry = find(x.impl().node.get())) entry->target = true;
+    for (Entry& entry : entries) {
+      entry.passes = false;
+      for (std::uint32_t i = 0; !entry.passes && i < entry.node->input_count; ++i)
+        if (const Entry* input = find(entry.node->inputs[i].get())) entry.passes = input->wanted;
+      entry.wanted = entry.passes || entry.target;
+    }
+  }
+
+  static void add(Tensor& sum, Tensor g) {
+    if (!sum.defined()) {
+      sum = std::move(g);
+    } else if (!recording && detail::is_exclusive(sum)) {
+      detail::accumulate(sum, g);
+    } else {
+      sum = sum + g;
+    }
+  }
+
+  void seed(const Tensor& y, const Tensor& seed) {
+    Tensor g = seed;
+    if (!g.defined()) {
+      if (y.numel() != 1)
+        fail<GraphError>("backward: a tensor of shape {} needs a seed: the gradient is defined for "
+                         "one element, such as a loss",
+                         y.shape());
+      g = ones(y.shape(), y.dtype());
+    }
+    if (g.shape() != y.shape())
+      fail<ShapeError>("backward: the seed has shape {}, the tensor {}", g.shape(), y.shape());
+    if (g.dtype() != y.dtype())
+      fail<DTypeError>("backward: the seed is {}, the tensor {}", g.dtype(), y.dtype());
+    add(find(y.impl().node.get())->grad, std::move(g));
+  }
+
+  void run(bool to_leaves, bool retain_graph) {
+    kernels::FlushDenormals flush;
+    for (std::size_t i = entries.size(); i-- > 0;) {
+      Entry& entry = entries[i];
+      Node& node = *entry.node;
+      if (!entry.wanted) continue;
+      if (entry.grad.defined()) {
+        if (node.hooks) run_hooks(node, entry.grad);
+        if (to_leaves && node.keeps_grad) keep_grad(node, entry);
+        if (entry.passes) {
+          if (node.released)
+            fail<GraphError>("backward: the graph behind {} has been freed by an earlier backward; "
+                             "pass retain_graph to the first one",
+                             node.op);
+          Back back(entry.grad, node, *this);
+          node.run(back);
+        }
+        if (!entry.target) entries[i].grad = Tensor();
+      }
+      if (!retain_graph && entry.passes) node.release_buffers();
+    }
+  }
+
+  static void run_hooks(const Node& node, Tensor& g) {
+    const auto hooks = *node.hooks;  // a hook may remove itself
+    for (const auto& [number, hook] : hooks) {
+      Tensor replaced = hook(g);
+      if (!replaced.defined()) continue;
+      if (replaced.shape() != g.shape() || replaced.dtype() != g.dtype())
+        fail<ShapeError>("hook: a gradient of shape {} and dtype {} was replaced by {} and {}",
+                         g.shape(), g.dtype(), replaced.shape(), replaced.dtype());
+      g = std::move(replaced);
+    }
+  }
+
+  /// Adds to .grad. What is stored is nobody else's, so the next sum can go in place.
+  static void keep_grad(Node& node, Entry& entry) {
+    Tensor g = entry.node->leaf && !entry.target ? std::move(entry.grad) : entry.grad;
+    if (!node.grad.defined() && !recording && !detail::is_exclusive(g)) {
+      node.grad = empty(g.shape(), g.dtype());
+      detail::copy_into(node.grad, g);
+    } else {
+      add(node.grad, std::move(g));
+    }
+  }
+};
+
+bool Back::needs(int i) const {
+  const auto* entry = sweep_.find(node_.inputs[i].get());
+  return entry && entry->wanted;
+}
+
+Tensor Back::in(int i) const {
+  const detail::Saved& saved = node_.saved[i];
+  if (detail::version(saved.tensor) != saved.version)
+    fail<GraphError>("backward: input {} of {}, a tensor of shape {}, was written in place after it "
+                     "was used; the gradient needs its old values",
+                     i, node_.op, saved.tensor.shape());
+  return saved.tensor;
+}
+
+Tensor Back::out() const {
+  if (node_.output->version != node_.output_version)
+    fail<GraphError>("backward: the output of {}, a tensor of shape {}, was written in place; the "
+                     "gradient needs its old values",
+                     node_.op, node_.shape);
+  Tensor y = detail::attach(node_.output, node_.dtype, node_.shape, node_.output_offset);
+  if (grad_enabled()) y.impl().node = Ref<Node>::share(&node_);
+  return y;
+}
+
+void Back::add(int i, Tensor g) {
+  auto* entry = sweep_.find(node_.inputs[i].get());
+  if (!entry || !entry->wanted) return;
+  const Node& input = *entry->node;
+  if (g.dtype() != input.dtype)
+    fail<DTypeError>("backward: {} gives input {} a gradient of dtype {}, the input is {}", node_.op,
+                     i, g.dtype(), input.dtype);
+  if (g.shape() != input.shape) {
+    if (g.dim() < input.shape.size() ||
+        detail::broadcast_shapes(node_.op, g.shape(), input.shape) != g.shape())
+      fail<ShapeError>("backward: {} gives input {} a gradient of shape {}, the input is {}",
+                       node_.op, i, g.shape(), input.shape);
+    g = sum_to(g, input.shape);
+  }
+  Sweep::add(entry->grad, std::move(g));
+}
+
+Tensor Back::part_target(int i) {
+  auto* entry = sweep_.find(node_.inputs[i].get());
+  if (!entry || !entry->wanted) return Tensor();
+  const Node& input = *entry->node;
+  Tensor& sum = entry->grad;
+  if (!sum.defined()) {
+    sum = zeros(input.shape, input.dtype);
+  } else if (!detail::is_exclusive(sum)) {
+    Tensor own = empty(input.shape, input.dtype);
+    detail::copy_into(own, sum);
+    sum = std::move(own);
+  }
+  return sum;
+}
+
+void Back::add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,
+                             const std::function<Tensor(const Tensor&)>& take) {
+  if (!needs(i)) return;
+  const Node& input = *node_.inputs[i];
+  Tensor whole = zeros(input.shape, input.dtype);
+  {
+    NoGrad no_grad;
+    put(whole, grad);
+  }
+  add(i, record("part", {grad}, std::move(whole), Keep::none,
+                [take](Back& back) { back.add(0, take(back.grad)); }));
+}
+
+// --- backward and grad --------------------------------------------------------------------------
+
+namespace {
+
+void check_roots(const char* name, const std::vector<Tensor>& ys, const std::vector<Tensor>& seeds) {
+  if (ys.empty()) fail<GraphError>("{}: nothing to start from", name);
+  if (!seeds.empty() && seeds.size() != ys.size())
+    fail<ValueError>("{}: {} seeds for {} tensors", name, seeds.size(), ys.size());
+  for (const Tensor& y : ys)
+    if (!y.requires_grad())
+      fail<GraphError>("{}: the tensor of shape {} is not on the tape: nothing that it was computed "
+                       "from requires a gradient, or it was computed under NoGrad",
+                       name, y.shape());
+}
+
+}  // namespace
+
+void backward(const std::vector<Tensor>& ys, const std::vector<Tensor>& seeds, bool retain_graph,
+              bool create_graph) {
+  check_roots("backward", ys, seeds);
+  GradMode mode(create_graph);
+  Back::Sweep sweep(ys);
+  for (std::size_t i = 0; i < ys.size(); ++i)
+    sweep.seed(ys[i], seeds.empty() ? Tensor() : seeds[i]);
+  sweep.run(true, retain_graph || create_graph);
+}
+
+std::vector<Tensor> grad(const std::vector<Tensor>& ys, const std::vector<Tensor>& xs,
+                         const GradOptions& options) {
+  check_roots("grad", ys, options.grad_outputs);
+  for (std::size_t i = 0; i < xs.size(); ++i)
+    if (!xs[i].requires_grad())
+      fail<GraphError>("grad: x number {} of shape {} does not require a gradient", i,
+                       xs[i].shape());
+  GradMode mode(options.create_graph);
+  Back::Sweep sweep(ys);
+  sweep.restrict_to(xs);
+  for (std::size_t i = 0; i < ys.size(); ++i)
+    sweep.seed(ys[i], options.grad_outputs.empty() ? Tensor() : options.grad_outputs[i]);
+  sweep.run(false, options.retain_graph.value_or(options.create_graph));
+  std::vector<Tensor> result;
+  for (std::size_t i = 0; i < xs.size(); ++i) {
+    const auto* entry = sweep.find(xs[i].impl().node.get());
+    result.push_back(entry ? entry->grad : Tensor());
+    if (!result.back().defined() && !options.allow_unused)
+      fail<GraphError>("grad: no y depends on x number {} of shape {}; pass allow_unused to get an "
+                       "undefined gradient",
+                       i, xs[i].shape());
+  }
+  return result;
+}
+
+Tensor grad(const Tensor& y, const Tensor& x, const GradOptions& options) {
+  return grad(std::vector<Tensor>{y}, std::vector<Tensor>{x}, options)[0];
+}
+
+// --- A tensor's place on the tape ---------------------------------------------------------------
+
+void Tensor::backward(const Tensor& seed, bool retain_graph, bool create_graph) const {
+  unroll::backward({*this}, seed.defined() ? std::vector<Tensor>{seed} : std::vector<Tensor>{},
+                   retain_graph, create_graph);
+}
+
+Tensor& Tensor::requires_grad_(bool value) {
+  auto& node = impl().node;
+  if (value) {
+    detail::require_floating("requires_grad_", *this);
+    if (node) return *this;
+    auto* leaf = new (detail::pool_allocate(sizeof(Leaf))) Leaf;
+    leaf->allocated = sizeof(Leaf);
+    leaf->dtype = dtype();
+    leaf->shape = shape();
+    node = Ref<Node>::adopt(leaf);
+  } else if (node) {
+    if (!node->leaf)
+      fail<GraphError>("requires_grad_: the tensor is the result of {}; use detach()", node->op);
+    node.reset();
+  }
+  return *this;
+}
+
+bool Tensor::is_leaf() const { return !impl().node || impl().node->leaf; }
+
+Tensor Tensor::grad() const { return impl().node ? impl().node->grad : Tensor(); }
+
+void Tensor::set_grad(const Tensor& grad) {
+  const auto& node = impl().node;
+  if (!grad.defined()) {
+    if (node) node->grad = Tensor();
+    return;
+  }
+  if (!node) fail<GraphError>("set_grad: the tensor does not require a gradient");
+  if (grad.shape() != shape())
+    fail<ShapeError>("set_grad: the gradient has shape {}, the tensor {}", grad.shape(), shape());
+  if (grad.dtype() != dtype())
+    fail<DTypeError>("set_grad: the gradient is {}, the tensor {}", grad.dtype(), dtype());
+  node->grad = grad;
+}
+
+namespace {
+
+Node& node_of(const Tensor& x, const char* what) {
+  const auto& node = x.impl().node;
+  if (!node) fail<GraphError>("{}: the tensor does not require a gradient", what);
+  return *node;
+}
+
+}  // namespace
+
+void Tensor::retain_grad() { node_of(*this, "retain_grad").keeps_grad = true; }
+
+std::int64_t Tensor::register_hook(Hook hook) {
+  Node& node = node_of(*this, "register_hook");
+  if (!node.hooks) node.hooks = new std::vector<std::pair<std::int64_t, Hook>>;
+  const std::int64_t number = node.hooks->empty() ? 0 : node.hooks->back().first + 1;
+  node.hooks->emplace_back(number, std::move(hook));
+  return number;
+}
+
+void Tensor::remove_hook(std::int64_t number) {
+  Node& node = node_of(*this, "remove_hook");
+  if (node.hooks)
+    std::erase_if(*node.hooks, [&](const auto& entry) { return entry.first == number; });
+}
+
+}  // namespace unroll

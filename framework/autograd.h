@@ -1,0 +1,211 @@
+#pragma once
+/// The tape. Every operation on a tensor that requires a gradient leaves a Node: what was done,
+/// to which nodes, and how a gradient passes back through it. `backward` walks the nodes from a
+/// result to the leaves, newest first.
+///
+/// The rule of an operation is written with operations, so it is itself differentiable: under
+/// `create_graph` the sweep records what it does, and every derivative has a derivative.
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "framework/tensor.h"
+
+namespace unroll {
+
+/// While one lives, operations of this thread record nothing.
+class NoGrad {
+ public:
+  NoGrad();
+  ~NoGrad();
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool saved_;
+};
+
+/// Whether operations of this thread are recorded.
+bool grad_enabled();
+
+struct GradOptions {
+  bool create_graph = false;           ///< make the gradients differentiable themselves
+  std::optional<bool> retain_graph{};  ///< keep the graph for another sweep; default: create_graph
+  std::vector<Tensor> grad_outputs{};  ///< seeds, one per y; default 1 where y has one element
+  bool allow_unused = false;           ///< an x that no y depends on: undefined instead of an error
+};
+
+/// d(sum over ys of seed * y) / dx for each x, leaving every .grad alone.
+/// Throws GraphError: a y without a graph, an x that requires no gradient, an x that no y depends
+/// on (unless allow_unused), a y with more than one element and no seed, a graph that is gone.
+std::vector<Tensor> grad(const std::vector<Tensor>& ys, const std::vector<Tensor>& xs,
+                         const GradOptions& options = {});
+Tensor grad(const Tensor& y, const Tensor& x, const GradOptions& options = {});
+
+/// Tensor::backward for several results in one sweep.
+void backward(const std::vector<Tensor>& ys, const std::vector<Tensor>& seeds = {},
+              bool retain_graph = false, bool create_graph = false);
+
+// --- For those who write operations -------------------------------------------------------------
+
+class Back;
+
+/// Which tensors the rule of an operation will ask for. What it does not ask for is freed early.
+class Keep {
+ public:
+  static const Keep none, inputs, output;
+  static constexpr Keep input(int i) { return Keep(1u << i); }
+  constexpr Keep operator|(Keep other) const { return Keep(bits_ | other.bits_); }
+  constexpr bool has_input(int i) const { return i < 31 ? (bits_ >> i & 1u) != 0 : all_inputs(); }
+  constexpr bool has_any_input() const { return (bits_ & 0x7fffffffu) != 0; }
+  constexpr bool has_output() const { return (bits_ >> 31) != 0; }
+
+ private:
+  explicit constexpr Keep(std::uint32_t bits) : bits_(bits) {}
+  constexpr bool all_inputs() const { return (bits_ & 0x7fffffffu) == 0x7fffffffu; }
+  std::uint32_t bits_;
+};
+inline constexpr Keep Keep::none{0u};
+inline constexpr Keep Keep::inputs{0x7fffffffu};
+inline constexpr Keep Keep::output{0x80000000u};
+
+namespace detail {
+
+/// An input that a rule will read, with the version that it had.
+struct Saved {
+  Tensor tensor;
+  std::uint32_t version = 0;
+};
+
+/// A tensor's place on the tape: a leaf, or the result of one operation.
+struct Node {
+  std::int32_t count = 1;
+  bool leaf = false;
+  bool released = false;     ///< a sweep has freed what the rule needs
+  bool keeps_grad = false;   ///< a leaf, or asked to by retain_grad()
+  const char* op = "leaf";
+  DType dtype = DType::f32;  ///< of the output
+  Shape shape;               ///< of the output
+  std::uint32_t allocated = 0;  ///< bytes of this object
+  std::uint32_t input_count = 0;
+  Ref<Node>* inputs = nullptr;  ///< null where an input needs no gradient
+  Saved* saved = nullptr;       ///< one per input, or null when none is kept
+  Ref<Storage> output;          ///< the result's memory where the rule reads the result
+  std::int64_t output_offset = 0;
+  std::uint32_t output_version = 0;
+  Tensor grad;                  ///< .grad
+  std::vector<std::pair<std::int64_t, Hook>>* hooks = nullptr;
+  std::uint64_t sweep = 0;      ///< the sweep that last saw this node, and its place there
+  std::int64_t slot = 0;
+  Node* next_dead = nullptr;
+
+  Node() = default;
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+  virtual ~Node();
+  /// Passes back.grad on to the inputs.
+  virtual void run(Back& back) = 0;
+  /// Lets go of everything that the rule captured.
+  virtual void drop_rule() noexcept {}
+  void release_buffers() noexcept;
+};
+
+}  // namespace detail
+
+/// What the rule of an operation sees when a gradient arrives.
+class Back {
+ public:
+  /// dL/d(output), of the output's shape and dtype.
+  const Tensor& grad;
+
+  /// Whether anybody asks for the gradient of input i.
+  bool needs(int i) const;
+  /// Input i as it was (it must have been kept; GraphError if it was written since).
+  Tensor in(int i) const;
+  /// The output (it must have been kept).
+  Tensor out() const;
+  /// Adds `g` to the gradient of input i; where the operation broadcast the input, g is summed
+  /// back to its shape first.
+  void add(int i, Tensor g);
+  /// Adds a gradient to a part of input i only, in place if possible, so that T slices of one
+  /// tensor cost O(T). `put(whole, g)` adds g into that part of `whole`, in place; `take(whole)`
+  /// reads the part, and is what the derivative of `put` with respect to g needs.
+  template <class Put, class Take>
+  void add_part(int i, const Put& put, const Take& take) {
+    if (create_graph())
+      add_recorded_part(i, put, take);
+    else
+      put(part_target(i), grad);
+  }
+  /// Whether this sweep records itself.
+  bool create_graph() const { return grad_enabled(); }
+
+  struct Sweep;
+  Back(const Tensor& g, detail::Node& node, Sweep& sweep) : grad(g), node_(node), sweep_(sweep) {}
+
+ private:
+  Tensor part_target(int i);
+  void add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,
+                         const std::function<Tensor(const Tensor&)>& take);
+
+  detail::Node& node_;
+  Sweep& sweep_;
+};
+
+namespace detail {
+
+template <class Rule>
+struct OpNode final : Node {
+  explicit OpNode(Rule&& r) : rule(std::move(r)) {}
+  void run(Back& back) override { (*rule)(back); }
+  void drop_rule() noexcept override { rule.reset(); }
+  std::optional<Rule> rule;
+};
+
+/// The inputs of an operation, by address; lives as long as the call that it is made for.
+class Inputs {
+ public:
+  Inputs(std::initializer_list<std::reference_wrapper<const Tensor>> list)
+      : list_(list), size_(list.size()) {}
+  Inputs(const std::vector<Tensor>& tensors) : tensors_(tensors.data()), size_(tensors.size()) {}
+  std::size_t size() const { return size_; }
+  const Tensor& operator[](std::size_t i) const {
+    return tensors_ ? tensors_[i] : list_.begin()[i].get();
+  }
+
+ private:
+  std::initializer_list<std::reference_wrapper<const Tensor>> list_;
+  const Tensor* tensors_ = nullptr;
+  std::size_t size_;
+};
+
+bool any_requires_grad(const Inputs& inputs);
+/// Memory for a node of `bytes` followed by its inputs and, if kept, saved tensors.
+void* allocate_node(std::size_t bytes, std::size_t inputs, bool saves, std::uint32_t& total);
+void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value, Keep keep,
+          std::size_t bytes, bool saves, std::uint32_t total);
+
+}  // namespace detail
+
+/// Puts an operation on the tape: `value` is its result, computed from `inputs`; `rule(Back&)`
+/// passes a gradient back to them. Returns `value`, with its node if anything is to be recorded.
+/// `value` must be new: a result of its own or a new view. `op` must be a string that stays.
+template <class Rule>
+Tensor record(const char* op, const detail::Inputs& inputs, Tensor value, Keep keep, Rule rule) {
+  if (!grad_enabled() || !detail::any_requires_grad(inputs)) return value;
+  using N = detail::OpNode<Rule>;
+  static_assert(alignof(N) <= 64);
+  const bool saves = keep.has_any_input();
+  std::uint32_t total = 0;
+  void* memory = detail::allocate_node(sizeof(N), inputs.size(), saves, total);
+  auto* node = new (memory) N(std::move(rule));
+  value.impl().node = detail::Ref<detail::Node>::adopt(node);
+  detail::link(*node, op, inputs, value, keep, sizeof(N), saves, total);
+  return value;
+}
+
+}  // namespace unroll

@@ -1,0 +1,12 @@
+#pragma once
+/// Everything of the engine.
+
+#include "framework/autograd.h"
+#include "framework/check.h"
+#include "framework/gradcheck.h"
+#include "framework/kernels/parallel.h"
+#include "framework/ops.h"
+#include "framework/random.h"
+#include "framework/safetensors.h"
+#include "framework/state.h"
+#include "framework/tensor.h"

@@ -1,0 +1,92 @@
+#pragma once
+/// What the engine's own .cpp files share. Not for users.
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+
+#include "framework/autograd.h"
+#include "framework/kernels/kernels.h"
+#include "framework/tensor.h"
+
+template <>
+struct fmt::formatter<unroll::Shape> : fmt::formatter<std::string> {
+  template <class Context>
+  auto format(const unroll::Shape& shape, Context& context) const {
+    return fmt::formatter<std::string>::format(unroll::to_string(shape), context);
+  }
+};
+
+template <>
+struct fmt::formatter<unroll::DType> : fmt::formatter<std::string> {
+  template <class Context>
+  auto format(unroll::DType dtype, Context& context) const {
+    return fmt::formatter<std::string>::format(unroll::to_string(dtype), context);
+  }
+};
+
+namespace unroll::detail {
+
+/// Throws an E with a formatted message.
+template <class E, class... Args>
+[[noreturn]] void fail(fmt::format_string<Args...> text, Args&&... args) {
+  throw E(fmt::format(text, std::forward<Args>(args)...));
+}
+
+/// Calls f(T{}) with the C++ type of a dtype.
+template <class F>
+decltype(auto) dispatch(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::f32: return f(float{});
+    case DType::f64: return f(double{});
+    default: return f(std::int64_t{});
+  }
+}
+template <class F>
+decltype(auto) dispatch_floating(DType dtype, F&& f) {
+  return dtype == DType::f32 ? f(float{}) : f(double{});
+}
+
+// --- Checks. `op` begins the message. -----------------------------------------------------------
+
+void require_floating(const char* op, const Tensor& x);
+void require_index(const char* op, const Tensor& index);
+void require_same_dtype(const char* op, const Tensor& a, const Tensor& b);
+/// `dim` counted from the front. Throws IndexError.
+std::int64_t wrap_dim(const char* op, std::int64_t dim, const Shape& shape);
+/// The shape of a and b broadcast together. Throws ShapeError.
+Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b);
+/// "(1, 2)": where element number `flat` lies.
+std::string position(std::int64_t flat, const Shape& shape);
+
+// --- Making results without recording them ------------------------------------------------------
+
+Shape contiguous_strides(const Shape& shape);
+/// A window on the memory of x.
+Tensor view(const Tensor& x, Shape shape, Shape strides, std::int64_t offset);
+/// A contiguous tensor on existing memory.
+Tensor attach(const Ref<Storage>& storage, DType dtype, const Shape& shape, std::int64_t offset);
+/// x's memory as if x had this shape: stride 0 where it repeats.
+Tensor expand(const Tensor& x, const Shape& shape);
+/// A tensor without dimensions.
+Tensor scalar(double value, DType dtype);
+
+/// The result of one elementwise instruction on operands of one dtype, broadcast together.
+Tensor map(const char* name, kernels::Op op, std::initializer_list<const Tensor*> operands,
+           double s0 = 0.0, double s1 = 0.0);
+/// out[i] = op(operands...)[i] into existing memory of any strides; out may be an operand. Operands
+/// broadcast to out. Along dimensions where out has stride 0, op is applied again and again to the
+/// same element, first index first.
+void map_into(const Tensor& out, kernels::Op op, std::initializer_list<const Tensor*> operands,
+              double s0 = 0.0, double s1 = 0.0);
+/// Copies elements; source is broadcast and converted to the dtype of `out`.
+void copy_into(const Tensor& out, const Tensor& source);
+/// out += x in place.
+void accumulate(const Tensor& out, const Tensor& x);
+/// Whether nobody else can see this tensor's memory.
+bool is_exclusive(const Tensor& x);
+
+/// Values of a contiguous x, or of a contiguous copy; off the tape.
+Tensor dense(const Tensor& x);
+
+}  // namespace unroll::detail

@@ -1,0 +1,188 @@
+#pragma once
+/// Every Op as one formula, and the loop that runs it over arrays. See simd.impl.h.
+
+#include "framework/kernels/kernels.h"
+#include "framework/kernels/simd.impl.h"
+
+#include <utility>
+
+namespace unroll::kernels {
+namespace {
+
+/// mask ? x : y, for the formulas below when they run on plain integers.
+[[gnu::always_inline]] inline std::int64_t select(bool mask, std::int64_t x, std::int64_t y) {
+  return mask ? x : y;
+}
+
+/// f of each lane of a and b, for functions that are too rare to be worth a vector version.
+template <class T, class Arch, class F>
+xsimd::batch<T, Arch> per_lane(const xsimd::batch<T, Arch>& a, const xsimd::batch<T, Arch>& b,
+                               F f) {
+  using V = xsimd::batch<T, Arch>;
+  alignas(64) T x[V::size], y[V::size];
+  a.store_aligned(x);
+  b.store_aligned(y);
+  for (std::size_t i = 0; i < V::size; ++i) x[i] = f(x[i], y[i]);
+  return V::load_aligned(x);
+}
+
+// C's functions, chosen by type without the inline overloads of <cmath>.
+inline float c_pow(float a, float b) { return __builtin_powf(a, b); }
+inline double c_pow(double a, double b) { return __builtin_pow(a, b); }
+inline float c_sin(float a) { return __builtin_sinf(a); }
+inline double c_sin(double a) { return __builtin_sin(a); }
+inline float c_cos(float a) { return __builtin_cosf(a); }
+inline double c_cos(double a) { return __builtin_cos(a); }
+
+/// One Op on vectors V of a floating-point type, or on V = int64_t. What xsimd's min, max and !=
+/// make of a NaN depends on the instruction set and on the version: here stand `select` and ==.
+template <Op op, class V>
+[[gnu::always_inline]] inline V apply(V a, V b, V c, V s0, V s1) {
+  const V zero(0), one(1);
+  if constexpr (op == Op::copy) {
+    return a;
+  } else if constexpr (op == Op::affine) {
+    return s0 * a + s1;
+  } else if constexpr (op == Op::neg) {
+    return -a;
+  } else if constexpr (op == Op::abs) {
+    if constexpr (std::is_same_v<V, std::int64_t>) {
+      return select(a < zero, -a, a);
+    } else {
+      return xsimd::abs(a);
+    }
+  } else if constexpr (op == Op::sign) {
+    return select(a > zero, one, select(a < zero, -one, a));
+  } else if constexpr (op == Op::square) {
+    return a * a;
+  } else if constexpr (op == Op::relu) {
+    return select(a < zero, zero, a);
+  } else if constexpr (op == Op::clamp) {
+    const V above = select(a < s0, s0, a);
+    return select(s1 < above, s1, above);
+  } else if constexpr (op == Op::add) {
+    return a + b;
+  } else if constexpr (op == Op::sub) {
+    return a - b;
+  } else if constexpr (op == Op::mul) {
+    return a * b;
+  } else if constexpr (op == Op::minimum) {
+    return select(a < b, a, select(!(a == a), a, b));
+  } else if constexpr (op == Op::maximum) {
+    return select(b < a, a, select(!(a == a), a, b));
+  } else if constexpr (op == Op::eq) {
+    return select(a == b, one, zero);
+  } else if constexpr (op == Op::ne) {
+    return select(a == b, zero, one);
+  } else if constexpr (op == Op::lt) {
+    return select(a < b, one, zero);
+  } else if constexpr (op == Op::le) {
+    return select(a <= b, one, zero);
+  } else if constexpr (op == Op::gt) {
+    return select(a > b, one, zero);
+  } else if constexpr (op == Op::ge) {
+    return select(a >= b, one, zero);
+  } else if constexpr (op == Op::where) {
+    return select(a == zero, c, b);
+  } else if constexpr (op == Op::muladd) {
+    return a * b + c;
+  } else if constexpr (op == Op::div) {
+    return a / b;
+  } else if constexpr (op == Op::exp) {
+    return xsimd::exp(a);
+  } else if constexpr (op == Op::log) {
+    return xsimd::log(a);
+  } else if constexpr (op == Op::sqrt) {
+    return xsimd::sqrt(a);
+  } else if constexpr (op == Op::sin) {
+    // xsimd's sin and cos reduce large arguments in an inline function that is not a template of
+    // the instruction set (see simd.impl.h).
+    return per_lane(a, a, [](auto x, auto) { return c_sin(x); });
+  } else if constexpr (op == Op::cos) {
+    return per_lane(a, a, [](auto x, auto) { return c_cos(x); });
+  } else if constexpr (op == Op::tanh) {
+    return xsimd::tanh(a);
+  } else if constexpr (op == Op::sigmoid) {
+    return one / (one + xsimd::exp(-a));
+  } else if constexpr (op == Op::softplus) {
+    return select(a < zero, zero, a) + xsimd::log1p(xsimd::exp(-xsimd::abs(a)));
+  } else if constexpr (op == Op::pow) {
+    return per_lane(a, b, [](auto x, auto y) { return c_pow(x, y); });
+  } else if constexpr (op == Op::tanh_grad) {
+    return a * (one - b * b);
+  } else {
+    static_assert(op == Op::sigmoid_grad, "an Op without a formula");
+    return a * b * (one - b);
+  }
+}
+
+constexpr bool has_immediates(Op op) { return op == Op::affine || op == Op::clamp; }
+
+/// The loop of a floating-point Op. When n is no multiple of the vector length, the last vector
+/// overlaps the one before it; its result is computed before anything is written, since out may be
+/// one of the operands.
+template <Op op, class T, class Arch>
+void map(std::int64_t n, T* out, const T* a, const T* b, const T* c, const double* s) {
+  using V = xsimd::batch<T, Arch>;
+  constexpr std::int64_t lanes = kLanes<V>;
+  if (n < lanes) {
+    if (n <= 0) return;
+    alignas(64) T x[3][V::size];
+    for (std::int64_t i = 0; i < lanes; ++i) {
+      x[0][i] = i < n ? a[i] : T(1);
+      x[1][i] = arity(op) > 1 && i < n ? b[i] : T(1);
+      x[2][i] = arity(op) > 2 && i < n ? c[i] : T(1);
+    }
+    map<op, T, Arch>(lanes, x[0], x[0], x[1], x[2], s);
+    for (std::int64_t i = 0; i < n; ++i) out[i] = x[0][i];
+    return;
+  }
+  const V s0(has_immediates(op) ? static_cast<T>(s[0]) : T(0));
+  const V s1(has_immediates(op) ? static_cast<T>(s[1]) : T(0));
+  const auto at = [&](std::int64_t i) __attribute__((always_inline)) {
+    const V x = V::load_unaligned(a + i);
+    const V y = arity(op) > 1 ? V::load_unaligned(b + i) : x;
+    const V z = arity(op) > 2 ? V::load_unaligned(c + i) : x;
+    return apply<op, V>(x, y, z, s0, s1);
+  };
+  const std::int64_t last = n - lanes;
+  const V tail = at(last);
+  for (std::int64_t i = 0; i < last; i += lanes) at(i).store_unaligned(out + i);
+  tail.store_unaligned(out + last);
+}
+
+/// The loop of an integer Op; the compiler makes vectors of it.
+template <Op op>
+void map_integers(std::int64_t n, std::int64_t* out, const std::int64_t* a, const std::int64_t* b,
+                  const std::int64_t* c, const double* s) {
+  const std::int64_t s0 = has_immediates(op) ? static_cast<std::int64_t>(s[0]) : 0;
+  const std::int64_t s1 = has_immediates(op) ? static_cast<std::int64_t>(s[1]) : 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int64_t y = arity(op) > 1 ? b[i] : 0;
+    const std::int64_t z = arity(op) > 2 ? c[i] : 0;
+    out[i] = apply<op, std::int64_t>(a[i], y, z, s0, s1);
+  }
+}
+
+template <class T, class Arch, int... I>
+constexpr std::array<ElementwiseFn<T>, kOpCount> float_ops(std::integer_sequence<int, I...>) {
+  return {{map<static_cast<Op>(I), T, Arch>...}};
+}
+
+template <int I>
+constexpr ElementwiseFn<std::int64_t> integer_op() {
+  if constexpr (static_cast<Op>(I) < kFirstFloatOp) {
+    return map_integers<static_cast<Op>(I)>;
+  } else {
+    return nullptr;
+  }
+}
+
+template <int... I>
+constexpr std::array<ElementwiseFn<std::int64_t>, kOpCount> integer_ops(
+    std::integer_sequence<int, I...>) {
+  return {{integer_op<I>()...}};
+}
+
+}  // namespace
+}  // namespace unroll::kernels

@@ -1,0 +1,361 @@
+#pragma once
+/// Matrix products. See simd.impl.h.
+///
+/// C [m, n] = A [m, k] B [k, n] is computed in tiles of up to kRows x kPanel elements that stay in
+/// registers while the inner dimension runs. B is laid out beforehand in panels, kPanel columns
+/// wide, in which the rows follow one another, so that a tile reads it as one stream; A is read in
+/// place when its rows are contiguous, and otherwise copied to strips in the order in which the
+/// tiles read it. (Goto, van de Geijn 2008: Anatomy of high-performance matrix multiplication.)
+
+#include "framework/kernels/kernels.h"
+#include "framework/kernels/scratch.h"
+#include "framework/kernels/simd.impl.h"
+
+#include <utility>
+
+namespace unroll::kernels {
+namespace {
+
+/// max_rows and max_vectors: the size of the largest tile. As large as the registers allow, with
+/// one row of the panel and one element of A beside it.
+template <class T, class Arch, int max_rows, int max_vectors>
+struct Gemm {
+  using V = xsimd::batch<T, Arch>;
+  using Index = std::int64_t;
+
+  static constexpr Index kVector = kLanes<V>;
+  static constexpr int kRows = max_rows;
+  static constexpr int kVectors = max_vectors;
+  static constexpr Index kPanel = kVectors * kVector;
+
+  // Blocks of B [kDepth, kWidth] and of A [kHeight, kDepth] stay in the L2 cache together.
+  static constexpr Index kDepth = 256;
+  static constexpr Index kWidth = 10 * 48 * 4 / static_cast<Index>(sizeof(T)) / kPanel * kPanel;
+  static constexpr Index kBlockOfA = 224 * 1024 / static_cast<Index>(sizeof(T));
+  // An inner dimension up to this one runs in one go when A needs no packing.
+  static constexpr Index kMaxDepth = 2048;
+  // B is not packed for so few rows of C.
+  static constexpr Index kUnpackedRows = 12;
+
+  static T* buffer(Scratch use, Index count) {
+    return static_cast<T*>(scratch(use, static_cast<std::size_t>(count) * sizeof(T)));
+  }
+
+  static constexpr Index blocks(Index n, Index size) { return (n + size - 1) / size; }
+  static constexpr Index padded(Index n) { return blocks(n, kVector) * kVector; }
+
+  // --- The tile ----------------------------------------------------------------------------------
+
+  /// C [rows, vectors * kVector] (+)= A [rows, k] B. Row p of B is at b + p * ldb. Element (i, p)
+  /// of A is a[i * lda + p], or a[p * rows + i] in a packed strip.
+  template <int rows, int vectors, bool packed>
+  static void tile(Index k, const T* a, Index lda, const T* b, Index ldb, T* c, Index ldc,
+                   bool accumulate) {
+    V sums[rows][vectors];
+    unrolled<rows>([&](auto i) __attribute__((always_inline)) {
+      unrolled<vectors>([&](auto j) __attribute__((always_inline)) { sums[i][j] = V(T(0)); });
+      __builtin_prefetch(c + i * ldc, 1);
+    });
+    const auto step = [&](Index p) __attribute__((always_inline)) {
+      V row[vectors];
+      unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
+        row[j] = V::load_unaligned(b + j * kVector);
+        __builtin_prefetch(b + j * kVector + 8 * ldb);
+      });
+      unrolled<rows>([&](auto i) __attribute__((always_inline)) {
+        const V x(packed ? a[p * rows + i] : a[i * lda + p]);
+        unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
+          sums[i][j] = xsimd::fma(x, row[j], sums[i][j]);
+        });
+      });
+      b += ldb;
+    };
+    Index p = 0;
+    for (; p + 4 <= k; p += 4) {
+      unrolled<4>([&](auto q) __attribute__((always_inline)) { step(p + q); });
+    }
+    for (; p < k; ++p) step(p);
+    unrolled<rows>([&](auto i) __attribute__((always_inline)) {
+      unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
+        T* to = c + i * ldc + j * kVector;
+        V y = sums[i][j];
+        if (accumulate) y += V::load_unaligned(to);
+        y.store_unaligned(to);
+      });
+    });
+  }
+
+  using TileFn = void (*)(Index, const T*, Index, const T*, Index, T*, Index, bool);
+
+  template <int... I>
+  static TileFn find_tile(bool packed, Index rows, Index vectors,
+                          std::integer_sequence<int, I...>) {
+    static constexpr TileFn kTiles[2][sizeof...(I)] = {
+        {tile<I / kVectors + 1, I % kVectors + 1, false>...},
+        {tile<I / kVectors + 1, I % kVectors + 1, true>...}};
+    return kTiles[packed][(rows - 1) * kVectors + vectors - 1];
+  }
+
+  /// The tile of so many rows and columns; its last vector may be partly outside of C.
+  static void run_tile(bool packed, Index rows, Index columns, Index k, const T* a, Index lda,
+                       const T* b, Index ldb, T* c, Index ldc, bool accumulate) {
+    const Index vectors = blocks(columns, kVector);
+    const TileFn run =
+        find_tile(packed, rows, vectors, std::make_integer_sequence<int, kRows * kVectors>());
+    if (columns == vectors * kVector) {
+      run(k, a, lda, b, ldb, c, ldc, accumulate);
+      return;
+    }
+    alignas(64) T whole[kRows * kPanel];
+    run(k, a, lda, b, ldb, whole, vectors * kVector, false);
+    for (Index i = 0; i < rows; ++i) {
+      copy_row(columns, whole + i * vectors * kVector, c + i * ldc, accumulate);
+    }
+  }
+
+  static void copy_row(Index n, const T* from, T* to, bool accumulate) {
+    for (Index j = 0; j < n; ++j) to[j] = accumulate ? to[j] + from[j] : from[j];
+  }
+
+  // --- Packing -----------------------------------------------------------------------------------
+
+  static Index packed_size(Index k, Index n) { return k * padded(n); }
+
+  /// Panel by panel, each with its rows one after another; the last panel is only as wide as n
+  /// asks for, in whole vectors, and filled up with zeros.
+  static void pack(Index k, Index n, MatrixRef<T> b, T* out) {
+    for (Index j = 0; j < n; j += kPanel) {
+      const Index columns = n - j < kPanel ? n - j : kPanel;
+      pack_panel(k, columns, {b.data + j * b.col_stride, b.row_stride, b.col_stride}, out + j * k);
+    }
+  }
+
+  static void pack_panel(Index k, Index columns, MatrixRef<T> b, T* out) {
+    const Index width = padded(columns);
+    if (b.col_stride == 1) {
+      for (Index p = 0; p < k; ++p, out += width) {
+        const T* row = b.data + p * b.row_stride;
+        Index j = 0;
+        for (; j + kVector <= columns; j += kVector) {
+          V::load_unaligned(row + j).store_aligned(out + j);
+        }
+        for (; j < columns; ++j) out[j] = row[j];
+        for (; j < width; ++j) out[j] = T(0);
+      }
+      return;
+    }
+    // Few columns at a time: with a power of two between them, their elements compete for the same
+    // few places in the L1 cache.
+    for (Index j = 0; j < width; j += 4) {
+      for (Index p = 0; p < k; ++p) {
+        const T* from = b.data + p * b.row_stride + j * b.col_stride;
+        T* to = out + p * width + j;
+        for (Index q = 0; q < 4 && j + q < width; ++q) {
+          to[q] = j + q < columns ? from[q * b.col_stride] : T(0);
+        }
+      }
+    }
+  }
+
+  /// Rows [0, rows) of A [m, k] in the order in which a tile reads them. May write up to one tile's
+  /// rows, rounded up to vectors, behind the strip.
+  static void pack_strip(Index rows, Index m, Index k, MatrixRef<T> a, T* out) {
+    if (a.row_stride == 1 && padded(rows) <= m) {
+      for (Index p = 0; p < k; ++p, out += rows) {
+        for (Index i = 0; i < rows; i += kVector) {
+          V::load_unaligned(a.data + p * a.col_stride + i).store_unaligned(out + i);
+        }
+      }
+    } else {
+      for (Index p = 0; p < k; ++p, out += rows) {
+        for (Index i = 0; i < rows; ++i) out[i] = a.data[i * a.row_stride + p * a.col_stride];
+      }
+    }
+  }
+
+  // --- Products ----------------------------------------------------------------------------------
+
+  /// Rows [first, first + k) of the inner dimension: C (+)= A B, A already shifted to `first`, and
+  /// B in panels of b_rows rows.
+  static void multiply(Index m, Index n, Index k, MatrixRef<T> a, const T* b, Index b_rows,
+                       Index first, T* c, Index ldc, bool accumulate) {
+    const bool packed = a.col_stride != 1;
+    const Index strips = blocks(m, kRows);
+    const Index rows_low = m / strips, rows_extra = m % strips;
+    const Index fitting = kBlockOfA / (k * kRows);
+    const Index at_once = blocks(strips, blocks(strips, fitting < 1 ? 1 : fitting));
+    T* strip_buffer =
+        packed ? buffer(Scratch::packed_a, at_once * kRows * k + padded(kRows)) : nullptr;
+
+    Index block_row = 0;
+    for (Index s0 = 0; s0 < strips; s0 += at_once) {
+      const Index s1 = s0 + at_once < strips ? s0 + at_once : strips;
+      Index row = block_row;
+      for (Index s = s0; packed && s < s1; ++s) {
+        const Index rows = rows_low + (s < rows_extra);
+        pack_strip(rows, m - row, k, {a.data + row * a.row_stride, a.row_stride, a.col_stride},
+                   strip_buffer + (row - block_row) * k);
+        row += rows;
+      }
+      for (Index j = 0; j < n; j += kPanel) {
+        const Index columns = n - j < kPanel ? n - j : kPanel;
+        const Index width = padded(columns);
+        const T* panel = b + j * b_rows + first * width;
+        row = block_row;
+        for (Index s = s0; s < s1; ++s) {
+          const Index rows = rows_low + (s < rows_extra);
+          const T* strip =
+              packed ? strip_buffer + (row - block_row) * k : a.data + row * a.row_stride;
+          run_tile(packed, rows, columns, k, strip, a.row_stride, panel, width, c + row * ldc + j,
+                   ldc, accumulate);
+          row += rows;
+        }
+      }
+      block_row = row;
+    }
+  }
+
+  static void zero(Index m, Index n, T* c, Index ldc) {
+    for (Index i = 0; i < m; ++i) {
+      for (Index j = 0; j < n; ++j) c[i * ldc + j] = T(0);
+    }
+  }
+
+  static void gemm_packed(Index m, Index n, Index k, MatrixRef<T> a, const T* b, T* c, Index ldc,
+                          bool accumulate, Index first_column, Index last_column) {
+    if (m <= 0 || last_column <= first_column) return;
+    if (last_column > n) last_column = n;
+    if (k <= 0) {
+      if (!accumulate) zero(m, last_column - first_column, c + first_column, ldc);
+      return;
+    }
+    const Index depth = blocks(k, blocks(k, a.col_stride == 1 ? kMaxDepth : kDepth));
+    for (Index p = 0; p < k; p += depth) {
+      multiply(m, last_column - first_column, k - p < depth ? k - p : depth,
+               {a.data + p * a.col_stride, a.row_stride, a.col_stride}, b + first_column * k, k, p,
+               c + first_column, ldc, accumulate || p > 0);
+    }
+  }
+
+  static void gemm(Index m, Index n, Index k, MatrixRef<T> a, MatrixRef<T> b, T* c, Index ldc,
+                   bool accumulate) {
+    if (m <= 0 || n <= 0) return;
+    if (k <= 0) {
+      if (!accumulate) zero(m, n, c, ldc);
+      return;
+    }
+    if (m == 1 && gemv(n, k, a.data, a.col_stride, b, c, 1, accumulate)) return;
+    const MatrixRef<T> transposed_a = {a.data, a.col_stride, a.row_stride};
+    if (n == 1 && gemv(m, k, b.data, b.row_stride, transposed_a, c, ldc, accumulate)) return;
+    if (m <= kUnpackedRows && n >= kVector && a.col_stride == 1 && b.col_stride == 1) {
+      multiply_unpacked(m, n, k, a.data, a.row_stride, b.data, b.row_stride, c, ldc, accumulate);
+      return;
+    }
+    const Index depth = blocks(k, blocks(k, kDepth));
+    const Index width = blocks(blocks(n, blocks(n, kWidth)), kPanel) * kPanel;
+    T* panels = buffer(Scratch::packed_b, packed_size(depth, n < width ? n : width));
+    for (Index p = 0; p < k; p += depth) {
+      const Index rows = k - p < depth ? k - p : depth;
+      for (Index j = 0; j < n; j += width) {
+        const Index columns = n - j < width ? n - j : width;
+        pack(rows, columns,
+             {b.data + p * b.row_stride + j * b.col_stride, b.row_stride, b.col_stride}, panels);
+        multiply(m, columns, rows, {a.data + p * a.col_stride, a.row_stride, a.col_stride}, panels,
+                 rows, 0, c + j, ldc, accumulate || p > 0);
+      }
+    }
+  }
+
+  /// The product for few rows, and B with contiguous rows of at least a vector, read in place.
+  static void multiply_unpacked(Index m, Index n, Index k, const T* a, Index lda, const T* b,
+                                Index ldb, T* c, Index ldc, bool accumulate) {
+    const Index whole = n / kVector * kVector;
+    const Index strips = blocks(m, kRows);
+    Index rows = 0;
+    for (Index s = 0; s < strips; ++s, a += rows * lda, c += rows * ldc) {
+      rows = m / strips + (s < m % strips);
+      Index j = 0;
+      if (rows == 1) {
+        constexpr int vectors = 8;
+        for (; j + vectors * kVector <= whole; j += vectors * kVector) {
+          tile<1, vectors, false>(k, a, lda, b + j, ldb, c + j, ldc, accumulate);
+        }
+      }
+      for (; j < whole; j += kPanel) {
+        run_tile(false, rows, whole - j < kPanel ? whole - j : kPanel, k, a, lda, b + j, ldb, c + j,
+                 ldc, accumulate);
+      }
+      if (whole < n) {  // The last vector begins before `whole`, so that it ends inside of B.
+        alignas(64) T last[kRows * kVector];
+        run_tile(false, rows, kVector, k, a, lda, b + n - kVector, ldb, last, kVector, false);
+        for (Index i = 0; i < rows; ++i) {
+          copy_row(n - whole, last + (i + 1) * kVector - (n - whole), c + i * ldc + whole,
+                   accumulate);
+        }
+      }
+    }
+  }
+
+  // --- Matrix times vector -----------------------------------------------------------------------
+
+  /// y [n] (+)= x [k] B [k, n], without packing: these products read B once and are as fast as
+  /// memory. False, and nothing done, if neither the rows nor the columns of B are contiguous.
+  static bool gemv(Index n, Index k, const T* x, Index x_stride, MatrixRef<T> b, T* y,
+                   Index y_stride, bool accumulate) {
+    const bool by_rows = b.col_stride == 1 && n >= kVector;
+    if (!by_rows && b.row_stride != 1) return false;
+    if (x_stride != 1) {
+      T* contiguous = buffer(Scratch::vector_in, k);
+      for (Index p = 0; p < k; ++p) contiguous[p] = x[p * x_stride];
+      x = contiguous;
+    }
+    if (!by_rows) {
+      dot_columns(n, k, x, b, y, y_stride, accumulate);
+    } else if (y_stride == 1) {
+      multiply_unpacked(1, n, k, x, 0, b.data, b.row_stride, y, 0, accumulate);
+    } else {
+      T* out = buffer(Scratch::vector_out, n);
+      multiply_unpacked(1, n, k, x, 0, b.data, b.row_stride, out, 0, false);
+      for (Index j = 0; j < n; ++j) {
+        y[j * y_stride] = accumulate ? y[j * y_stride] + out[j] : out[j];
+      }
+    }
+    return true;
+  }
+
+  /// y[j] (+)= dot(x, column j), the columns being contiguous.
+  static void dot_columns(Index n, Index k, const T* x, MatrixRef<T> b, T* y, Index y_stride,
+                          bool accumulate) {
+    Index j = 0;
+    for (; j + 4 <= n; j += 4) {
+      dot_some<4>(k, x, b.data + j * b.col_stride, b.col_stride, y + j * y_stride, y_stride,
+                  accumulate);
+    }
+    for (; j < n; ++j) {
+      dot_some<1>(k, x, b.data + j * b.col_stride, b.col_stride, y + j * y_stride, y_stride,
+                  accumulate);
+    }
+  }
+
+  template <int count>
+  static void dot_some(Index k, const T* x, const T* b, Index ldb, T* y, Index y_stride,
+                       bool accumulate) {
+    V sums[count];
+    unrolled<count>([&](auto i) __attribute__((always_inline)) { sums[i] = V(T(0)); });
+    Index p = 0;
+    for (; p + kVector <= k; p += kVector) {
+      const V v = V::load_unaligned(x + p);
+      unrolled<count>([&](auto i) __attribute__((always_inline)) {
+        sums[i] = xsimd::fma(v, V::load_unaligned(b + i * ldb + p), sums[i]);
+      });
+    }
+    unrolled<count>([&](auto i) __attribute__((always_inline)) {
+      T total = sum_lanes(sums[i]);
+      for (Index q = p; q < k; ++q) total += x[q] * b[i * ldb + q];
+      y[i * y_stride] = accumulate ? y[i * y_stride] + total : total;
+    });
+  }
+};
+
+}  // namespace
+}  // namespace unroll::kernels

@@ -1,0 +1,235 @@
+/// How an elementwise instruction runs over tensors of any strides.
+
+#include <algorithm>
+
+#include "framework/internal.h"
+#include "framework/kernels/parallel.h"
+
+namespace unroll::detail {
+namespace {
+
+using kernels::ElementwiseFn;
+using kernels::Op;
+
+constexpr std::int64_t kBlock = 512;       // elements gathered at a time where strides demand it
+constexpr std::int64_t kParallel = 32768;  // elements from which several threads share the work
+constexpr int kOperands = 4;               // the result and up to three inputs
+
+template <class T>
+ElementwiseFn<T> kernel(Op op) {
+  if constexpr (std::is_same_v<T, std::int64_t>)
+    return kernels::active().i64[static_cast<std::size_t>(op)];
+  else
+    return kernels::float_kernels<T>().elementwise[static_cast<std::size_t>(op)];
+}
+
+/// The loop over one result and its operands: sizes from the outermost dimension to the innermost,
+/// and a stride per dimension and operand. Operand 0 is the result.
+struct Loop {
+  Shape sizes;
+  Shape strides[kOperands];
+  int operands = 0;
+
+  /// Dimensions of size 1 are dropped, and neighbours that every operand walks through in one go
+  /// become one.
+  void simplify() {
+    std::int64_t kept = 0;
+    for (std::int64_t d = 0; d < sizes.size(); ++d) {
+      if (sizes[d] == 1) continue;
+      bool merge = kept > 0;
+      for (int k = 0; merge && k < operands; ++k)
+        merge = strides[k][kept - 1] == strides[k][d] * sizes[d];
+      const std::int64_t to = merge ? kept - 1 : kept;
+      sizes[to] = merge ? sizes[to] * sizes[d] : sizes[d];
+      for (int k = 0; k < operands; ++k) strides[k][to] = strides[k][d];
+      kept = to + 1;
+    }
+    if (kept == 0) {
+      sizes.resize(1);
+      sizes[0] = 1;
+      for (int k = 0; k < operands; ++k) {
+        strides[k].resize(1);
+        strides[k][0] = 1;
+      }
+      return;
+    }
+    sizes.resize(kept);
+    for (int k = 0; k < operands; ++k) strides[k].resize(kept);
+  }
+};
+
+/// One innermost row: `n` elements at p[k] with steps step[k].
+template <class T>
+void run_row(ElementwiseFn<T> f, std::int64_t n, T* const* p, const std::int64_t* step, int operands,
+             const double* s) {
+  bool direct = true;
+  for (int k = 0; k < operands; ++k) direct = direct && step[k] == 1;
+  if (direct) {
+    f(n, p[0], p[1], p[2], p[3], s);
+    return;
+  }
+  if (n == 1) {
+    f(1, p[0], p[1], p[2], p[3], s);
+    return;
+  }
+  if (step[0] == 0) {  // the result is one element, updated again and again
+    for (std::int64_t i = 0; i < n; ++i) {
+      const T* in[kOperands] = {};
+      for (int k = 1; k < operands; ++k) in[k] = p[k] + i * step[k];
+      f(1, p[0], in[1], in[2], in[3], s);
+    }
+    return;
+  }
+  alignas(64) T buffer[kOperands][kBlock];
+  const T* in[kOperands] = {};
+  for (int k = 1; k < operands; ++k) {
+    if (step[k] != 0) continue;
+    std::fill_n(buffer[k], std::min(n, kBlock), *p[k]);
+    in[k] = buffer[k];
+  }
+  for (std::int64_t first = 0; first < n; first += kBlock) {
+    const std::int64_t count = std::min(kBlock, n - first);
+    for (int k = 1; k < operands; ++k) {
+      if (step[k] == 1) {
+        in[k] = p[k] + first;
+      } else if (step[k] != 0) {
+        const T* source = p[k] + first * step[k];
+        for (std::int64_t i = 0; i < count; ++i) buffer[k][i] = source[i * step[k]];
+        in[k] = buffer[k];
+      }
+    }
+    if (step[0] == 1) {
+      f(count, p[0] + first, in[1], in[2], in[3], s);
+    } else {
+      f(count, buffer[0], in[1], in[2], in[3], s);
+      T* target = p[0] + first * step[0];
+      for (std::int64_t i = 0; i < count; ++i) target[i * step[0]] = buffer[0][i];
+    }
+  }
+}
+
+template <class T>
+void run_loop(ElementwiseFn<T> f, Loop loop, T* const* base, const double* s, bool repeats) {
+  loop.simplify();
+  const std::int64_t rank = loop.sizes.size();
+  const std::int64_t inner = loop.sizes[rank - 1];
+  const std::int64_t rows = loop.sizes.numel() / inner;
+  std::int64_t step[kOperands] = {};
+  for (int k = 0; k < loop.operands; ++k) step[k] = loop.strides[k][rank - 1];
+
+  const auto run_rows = [&](std::int64_t first_row, std::int64_t last_row, std::int64_t first,
+                            std::int64_t last) {
+    for (std::int64_t row = first_row; row < last_row; ++row) {
+      T* p[kOperands] = {};
+      for (int k = 0; k < loop.operands; ++k) p[k] = base[k] + first * step[k];
+      std::int64_t rest = row;
+      for (std::int64_t d = rank - 2; d >= 0; --d) {
+        const std::int64_t i = rest % loop.sizes[d];
+        rest /= loop.sizes[d];
+        for (int k = 0; k < loop.operands; ++k) p[k] += i * loop.strides[k][d];
+      }
+      run_row(f, last - first, p, step, loop.operands, s);
+    }
+  };
+
+  if (repeats || rows * inner < kParallel) {
+    run_rows(0, rows, 0, inner);
+  } else if (rows == 1) {
+    kernels::parallel_for(0, inner, kParallel / 2, [&](std::int64_t first, std::int64_t last) {
+      run_rows(0, 1, first, last);
+    });
+  } else {
+    kernels::parallel_for(0, rows, std::max<std::int64_t>(1, kParallel / 2 / inner),
+                          [&](std::int64_t first, std::int64_t last) {
+                            run_rows(first, last, 0, inner);
+                          });
+  }
+}
+
+}  // namespace
+
+void map_into(const Tensor& out, Op op, std::initializer_list<const Tensor*> operands, double s0,
+              double s1) {
+  if (out.numel() == 0) return;
+  const double s[2] = {s0, s1};
+  Loop loop;
+  loop.sizes = out.shape();
+  loop.strides[0] = out.strides();
+  bool repeats = false;
+  for (std::int64_t d = 0; d < out.dim(); ++d)
+    repeats = repeats || (out.strides()[d] == 0 && out.shape()[d] > 1);
+  loop.operands = 1;
+  for (const Tensor* x : operands) {
+    const std::int64_t extra = out.dim() - x->dim();
+    Shape& strides = loop.strides[loop.operands++];
+    strides.resize(out.dim());
+    for (std::int64_t d = extra; d < out.dim(); ++d)
+      strides[d] = x->shape()[d - extra] == 1 ? 0 : x->strides()[d - extra];
+  }
+  dispatch(out.dtype(), [&]<class T>(T) {
+    T* base[kOperands] = {};
+    int k = 1;
+    // Operands are only read; one array serves the result and them.
+    for (const Tensor* x : operands) base[k++] = const_cast<T*>(read<T>(*x));
+    base[0] = overwrite<T>(out);
+    run_loop<T>(kernel<T>(op), std::move(loop), base, s, repeats);
+  });
+}
+
+Tensor map(const char* name, Op op, std::initializer_list<const Tensor*> operands, double s0,
+           double s1) {
+  const Tensor& first = **operands.begin();
+  bool simple = first.is_contiguous();
+  for (const Tensor* x : operands) {
+    if (x->dtype() != first.dtype()) require_same_dtype(name, first, *x);
+    simple = simple && x->shape() == first.shape() && x->is_contiguous();
+  }
+  if (op >= kernels::kFirstFloatOp) require_floating(name, first);
+  if (!simple) {
+    Shape shape = first.shape();
+    for (const Tensor* x : operands) shape = broadcast_shapes(name, shape, x->shape());
+    Tensor out = empty(shape, first.dtype());
+    map_into(out, op, operands, s0, s1);
+    return out;
+  }
+  Tensor out = empty(first.shape(), first.dtype());
+  const std::int64_t n = out.numel();
+  const double s[2] = {s0, s1};
+  dispatch(out.dtype(), [&]<class T>(T) {
+    const T* in[3] = {};
+    int k = 0;
+    for (const Tensor* x : operands) in[k++] = read<T>(*x);
+    T* y = overwrite<T>(out);
+    const ElementwiseFn<T> f = kernel<T>(op);
+    if (n < kParallel) {
+      f(n, y, in[0], in[1], in[2], s);
+    } else {
+      kernels::parallel_for(0, n, kParallel / 2, [&](std::int64_t begin, std::int64_t end) {
+        const auto at = [&](const T* p) { return p ? p + begin : p; };
+        f(end - begin, y + begin, at(in[0]), at(in[1]), at(in[2]), s);
+      });
+    }
+  });
+  return out;
+}
+
+void accumulate(const Tensor& out, const Tensor& x) { map_into(out, Op::add, {&out, &x}); }
+
+void copy_into(const Tensor& out, const Tensor& source) {
+  if (out.dtype() == source.dtype()) {
+    map_into(out, Op::copy, {&source});
+    return;
+  }
+  const Tensor from = dense(source);
+  Tensor to = empty(source.shape(), out.dtype());
+  dispatch(from.dtype(), [&]<class From>(From) {
+    dispatch(to.dtype(), [&]<class To>(To) {
+      const From* in = read<From>(from);
+      std::transform(in, in + from.numel(), overwrite<To>(to),
+                     [](From value) { return static_cast<To>(value); });
+    });
+  });
+  map_into(out, Op::copy, {&to});
+}
+
+}  // namespace unroll::detail

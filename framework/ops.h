@@ -1,0 +1,175 @@
+#pragma once
+/// The index of every operation. All of them are differentiable, to any order, with respect to
+/// their floating-point inputs, except where it says "no gradient".
+///
+/// Binary operations broadcast as NumPy does: shapes are aligned at their last dimensions and a
+/// size of 1 repeats. Their operands have the same dtype (DTypeError); a plain number takes the
+/// dtype of the tensor beside it. Dimension arguments may be negative (from the end); one that a
+/// tensor does not have throws IndexError. Shapes that don't fit throw ShapeError.
+
+#include <cstdint>
+#include <initializer_list>
+#include <utility>
+#include <vector>
+
+#include "framework/tensor.h"
+
+namespace unroll {
+
+// --- Elementwise: ops/elementwise.cpp -----------------------------------------------------------
+
+Tensor operator+(const Tensor& a, const Tensor& b);
+Tensor operator-(const Tensor& a, const Tensor& b);
+Tensor operator*(const Tensor& a, const Tensor& b);
+/// Floating-point only, as are exp to softplus below (DTypeError for i64).
+Tensor operator/(const Tensor& a, const Tensor& b);
+Tensor operator+(const Tensor& a, double b);
+Tensor operator-(const Tensor& a, double b);
+Tensor operator*(const Tensor& a, double b);
+Tensor operator/(const Tensor& a, double b);
+Tensor operator+(double a, const Tensor& b);
+Tensor operator-(double a, const Tensor& b);
+Tensor operator*(double a, const Tensor& b);
+Tensor operator/(double a, const Tensor& b);
+Tensor operator-(const Tensor& x);
+
+/// |x|; the gradient at 0 is 0.
+Tensor abs(const Tensor& x);
+/// -1, 0 or 1; its gradient is 0 everywhere.
+Tensor sign(const Tensor& x);
+Tensor square(const Tensor& x);
+Tensor exp(const Tensor& x);
+Tensor log(const Tensor& x);
+Tensor sqrt(const Tensor& x);
+Tensor sin(const Tensor& x);
+Tensor cos(const Tensor& x);
+Tensor tanh(const Tensor& x);
+/// 1 / (1 + e^-x)
+Tensor sigmoid(const Tensor& x);
+/// max(x, 0); the gradient at 0 is 0.
+Tensor relu(const Tensor& x);
+/// log(1 + e^x), without overflow.
+Tensor softplus(const Tensor& x);
+Tensor pow(const Tensor& x, double exponent);
+Tensor pow(const Tensor& x, const Tensor& exponent);
+/// min(max(x, low), high); the gradient is 1 where low <= x <= high, else 0.
+Tensor clamp(const Tensor& x, double low, double high);
+/// Where a == b each side gets half of the gradient.
+Tensor minimum(const Tensor& a, const Tensor& b);
+Tensor maximum(const Tensor& a, const Tensor& b);
+/// condition != 0 ? a : b, elementwise with broadcasting; condition may have any dtype.
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
+/// x with `value` where mask != 0.
+Tensor masked_fill(const Tensor& x, const Tensor& mask, double value);
+
+/// Comparisons give 1 where true and 0 where not, in the dtype of the operands, so that a mask can
+/// be multiplied in. No gradient.
+Tensor operator==(const Tensor& a, const Tensor& b);
+Tensor operator!=(const Tensor& a, const Tensor& b);
+Tensor operator<(const Tensor& a, const Tensor& b);
+Tensor operator<=(const Tensor& a, const Tensor& b);
+Tensor operator>(const Tensor& a, const Tensor& b);
+Tensor operator>=(const Tensor& a, const Tensor& b);
+Tensor operator==(const Tensor& a, double b);
+Tensor operator!=(const Tensor& a, double b);
+Tensor operator<(const Tensor& a, double b);
+Tensor operator<=(const Tensor& a, double b);
+Tensor operator>(const Tensor& a, double b);
+Tensor operator>=(const Tensor& a, double b);
+
+// --- Matrix product: ops/matmul.cpp -------------------------------------------------------------
+
+/// [..., m, k] x [..., k, n] -> [..., m, n]; leading dimensions broadcast. A vector on the left
+/// counts as a row, on the right as a column, and its dimension is dropped from the result.
+Tensor matmul(const Tensor& a, const Tensor& b);
+
+// --- Reductions: ops/reduce.cpp -----------------------------------------------------------------
+// Over `axes` (default: all). With keepdim the reduced dimensions stay, with size 1.
+
+Tensor sum(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
+/// Floating-point only. The mean of nothing is NaN.
+Tensor mean(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
+/// Largest and smallest value; ties share the gradient evenly. An empty range throws ShapeError.
+Tensor max(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
+Tensor min(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
+/// Position of the largest value along one dimension (the first of equals), i64. No gradient.
+Tensor argmax(const Tensor& x, std::int64_t dim = -1, bool keepdim = false);
+/// log(sum(exp(x))), without overflow.
+Tensor logsumexp(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
+/// Sum of squared distances to the mean, divided by n - correction.
+Tensor var(const Tensor& x, const Axes& axes = {}, bool keepdim = false, double correction = 1.0);
+/// (sum |x|^p)^(1/p); for p = 2 the gradient at 0 is 0.
+Tensor norm(const Tensor& x, double p = 2.0, const Axes& axes = {}, bool keepdim = false);
+/// y[i] = x[0] + ... + x[i] along dim.
+Tensor cumsum(const Tensor& x, std::int64_t dim);
+/// x summed over the dimensions along which `shape` would be broadcast to x's shape.
+Tensor sum_to(const Tensor& x, const Shape& shape);
+
+// --- Softmax and losses: ops/softmax.cpp --------------------------------------------------------
+
+Tensor softmax(const Tensor& x, std::int64_t dim = -1);
+Tensor log_softmax(const Tensor& x, std::int64_t dim = -1);
+
+enum class Reduction { none, mean, sum };
+
+struct CrossEntropyOptions {
+  std::int64_t ignore_index = -100;  ///< targets with this value count for nothing
+  Reduction reduction = Reduction::mean;
+};
+/// -log softmax(logits)[target]. logits: [..., C], targets: [...] of i64 with the same leading
+/// dimensions. `mean` divides by the number of targets that count (NaN if none does); `none` gives
+/// the shape of the targets. Throws IndexError, with the position, for a target outside [0, C).
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
+                     const CrossEntropyOptions& options = {});
+
+// --- Shape: ops/shape.cpp -----------------------------------------------------------------------
+// Views (no element is copied) unless said otherwise.
+
+/// The same elements in another shape; one size may be -1. Copies only where strides demand it.
+Tensor reshape(const Tensor& x, const Shape& shape);
+/// Dimensions start..end (inclusive) merged into one.
+Tensor flatten(const Tensor& x, std::int64_t start = 0, std::int64_t end = -1);
+Tensor squeeze(const Tensor& x, std::int64_t dim);
+Tensor unsqueeze(const Tensor& x, std::int64_t dim);
+Tensor transpose(const Tensor& x, std::int64_t dim0 = -2, std::int64_t dim1 = -1);
+/// Dimension i of the result is dimension order[i] of x.
+Tensor permute(const Tensor& x, const Shape& order);
+Tensor broadcast_to(const Tensor& x, const Shape& shape);
+/// The dimensions in `dims` back to front.
+Tensor flip(const Tensor& x, const Axes& dims);
+/// Copies: the tensors one after the other along an existing dimension. They agree in all others.
+Tensor concatenate(const std::vector<Tensor>& tensors, std::int64_t dim = 0);
+/// Copies: tensors of one shape along a new dimension.
+Tensor stack(const std::vector<Tensor>& tensors, std::int64_t dim = 0);
+/// Pieces of `size` along dim; the last may be shorter.
+std::vector<Tensor> split(const Tensor& x, std::int64_t size, std::int64_t dim = 0);
+/// `chunks` equal pieces along dim. Throws ShapeError when it does not divide.
+std::vector<Tensor> chunk(const Tensor& x, std::int64_t chunks, std::int64_t dim = 0);
+
+// --- Indexing: ops/index.cpp --------------------------------------------------------------------
+// Index tensors are i64. An index outside of its range throws IndexError with position and value.
+
+/// x with dimension `dim` fixed at index (negative ones count from the end); a view.
+Tensor select(const Tensor& x, std::int64_t dim, std::int64_t index);
+/// start, start + step, ... below end along dim; negative start and end count from the end, and
+/// both are cut to the range, as in Python. step > 0. A view.
+Tensor slice(const Tensor& x, std::int64_t dim, std::int64_t start, std::int64_t end,
+             std::int64_t step = 1);
+/// `length` elements from start along dim; must lie within. A view.
+Tensor narrow(const Tensor& x, std::int64_t dim, std::int64_t start, std::int64_t length);
+/// Slices index[0], index[1], ... of x along dim; index: [n].
+Tensor index_select(const Tensor& x, std::int64_t dim, const Tensor& index);
+/// out[i][j] = x[i][index[i][j]] for dim = 1, and so on for any rank; index has x's rank and, but
+/// for `dim`, sizes not above x's.
+Tensor gather(const Tensor& x, std::int64_t dim, const Tensor& index);
+/// Rows of a table: weight [V, E], indices [...] -> [..., E]. Row padding_idx (-1: none) gets no
+/// gradient.
+Tensor embedding(const Tensor& weight, const Tensor& indices, std::int64_t padding_idx = -1);
+/// 1 at the index, 0 elsewhere: [...] -> [..., classes]. No gradient.
+Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype = DType::f32);
+/// The part of the last two dimensions on and below (tril) or above (triu) the given diagonal, the
+/// rest 0.
+Tensor tril(const Tensor& x, std::int64_t diagonal = 0);
+Tensor triu(const Tensor& x, std::int64_t diagonal = 0);
+
+}  // namespace unroll

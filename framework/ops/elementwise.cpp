@@ -1,0 +1,266 @@
+/// Elementwise operations. Each is a value, computed by one kernel instruction, and a rule; `back`
+/// sums a gradient over broadcast dimensions by itself.
+
+#include <cmath>
+
+#include "framework/internal.h"
+#include "framework/ops.h"
+
+namespace unroll {
+
+using detail::map;
+using kernels::Op;
+
+namespace {
+
+/// scale * x + shift, under the name that the user wrote.
+Tensor affine(const char* name, const Tensor& x, double scale, double shift) {
+  return record(name, {x}, map(name, Op::affine, {&x}, scale, shift), Keep::none,
+                [scale](Back& back) { back.add(0, back.grad * scale); });
+}
+
+Tensor compare(const char* name, Op op, const Tensor& a, const Tensor& b) {
+  return map(name, op, {&a, &b});
+}
+Tensor compare(const char* name, Op op, const Tensor& a, double b) {
+  return compare(name, op, a, detail::scalar(b, a.dtype()));
+}
+
+}  // namespace
+
+// a + b: da = g, db = g
+Tensor operator+(const Tensor& a, const Tensor& b) {
+  return record("add", {a, b}, map("add", Op::add, {&a, &b}), Keep::none, [](Back& back) {
+    back.add(0, back.grad);
+    back.add(1, back.grad);
+  });
+}
+
+// a - b: da = g, db = -g
+Tensor operator-(const Tensor& a, const Tensor& b) {
+  return record("sub", {a, b}, map("sub", Op::sub, {&a, &b}), Keep::none, [](Back& back) {
+    back.add(0, back.grad);
+    if (back.needs(1)) back.add(1, -back.grad);
+  });
+}
+
+// a * b: da = g b, db = g a
+Tensor operator*(const Tensor& a, const Tensor& b) {
+  return record("mul", {a, b}, map("mul", Op::mul, {&a, &b}), Keep::inputs, [](Back& back) {
+    if (back.needs(0)) back.add(0, back.grad * back.in(1));
+    if (back.needs(1)) back.add(1, back.grad * back.in(0));
+  });
+}
+
+// y = a / b: da = g / b, db = -g y / b
+Tensor operator/(const Tensor& a, const Tensor& b) {
+  return record("div", {a, b}, map("div", Op::div, {&a, &b}), Keep::input(1) | Keep::output,
+                [](Back& back) {
+                  const Tensor da = back.grad / back.in(1);
+                  if (back.needs(1)) back.add(1, -da * back.out());
+                  back.add(0, da);
+                });
+}
+
+Tensor operator+(const Tensor& a, double b) { return affine("add", a, 1.0, b); }
+Tensor operator-(const Tensor& a, double b) { return affine("sub", a, 1.0, -b); }
+Tensor operator*(const Tensor& a, double b) { return affine("mul", a, b, 0.0); }
+Tensor operator/(const Tensor& a, double b) {
+  detail::require_floating("div", a);
+  return affine("div", a, 1.0 / b, 0.0);
+}
+Tensor operator+(double a, const Tensor& b) { return affine("add", b, 1.0, a); }
+Tensor operator-(double a, const Tensor& b) { return affine("sub", b, -1.0, a); }
+Tensor operator*(double a, const Tensor& b) { return affine("mul", b, a, 0.0); }
+Tensor operator/(double a, const Tensor& b) { return detail::scalar(a, b.dtype()) / b; }
+
+Tensor operator-(const Tensor& x) {
+  return record("neg", {x}, map("neg", Op::neg, {&x}), Keep::none,
+                [](Back& back) { back.add(0, -back.grad); });
+}
+
+// |x|: dx = g sign(x)
+Tensor abs(const Tensor& x) {
+  return record("abs", {x}, map("abs", Op::abs, {&x}), Keep::inputs,
+                [](Back& back) { back.add(0, back.grad * sign(back.in(0))); });
+}
+
+Tensor sign(const Tensor& x) {
+  return record("sign", {x}, map("sign", Op::sign, {&x}), Keep::none,
+                [](Back& back) { back.add(0, zeros_like(back.grad)); });
+}
+
+// x^2: dx = 2 g x
+Tensor square(const Tensor& x) {
+  return record("square", {x}, map("square", Op::square, {&x}), Keep::inputs,
+                [](Back& back) { back.add(0, back.grad * back.in(0) * 2.0); });
+}
+
+// y = e^x: dx = g y
+Tensor exp(const Tensor& x) {
+  return record("exp", {x}, map("exp", Op::exp, {&x}), Keep::output,
+                [](Back& back) { back.add(0, back.grad * back.out()); });
+}
+
+// log x: dx = g / x
+Tensor log(const Tensor& x) {
+  return record("log", {x}, map("log", Op::log, {&x}), Keep::inputs,
+                [](Back& back) { back.add(0, back.grad / back.in(0)); });
+}
+
+// y = sqrt(x): dx = g / (2 y)
+Tensor sqrt(const Tensor& x) {
+  return record("sqrt", {x}, map("sqrt", Op::sqrt, {&x}), Keep::output,
+                [](Back& back) { back.add(0, back.grad / (back.out() * 2.0)); });
+}
+
+Tensor sin(const Tensor& x) {
+  return record("sin", {x}, map("sin", Op::sin, {&x}), Keep::inputs,
+                [](Back& back) { back.add(0, back.grad * cos(back.in(0))); });
+}
+
+Tensor cos(const Tensor& x) {
+  return record("cos", {x}, map("cos", Op::cos, {&x}), Keep::inputs,
+                [](Back& back) { back.add(0, -back.grad * sin(back.in(0))); });
+}
+
+namespace {
+
+// g (1 - y^2), with y = tanh(x) a value of its own: dg = h (1 - y^2), dy = -2 h g y
+Tensor tanh_grad(const Tensor& g, const Tensor& y) {
+  return record("tanh_grad", {g, y}, map("tanh_grad", Op::tanh_grad, {&g, &y}), Keep::inputs,
+                [](Back& back) {
+                  const Tensor outer = back.in(0), out = back.in(1);
+                  if (back.needs(0)) back.add(0, tanh_grad(back.grad, out));
+                  if (back.needs(1)) back.add(1, back.grad * outer * out * -2.0);
+                });
+}
+
+// g y (1 - y), with y = sigmoid(x): dg = h y (1 - y), dy = h g (1 - 2 y)
+Tensor sigmoid_grad(const Tensor& g, const Tensor& y) {
+  return record("sigmoid_grad", {g, y}, map("sigmoid_grad", Op::sigmoid_grad, {&g, &y}),
+                Keep::inputs, [](Back& back) {
+                  const Tensor outer = back.in(0), out = back.in(1);
+                  if (back.needs(0)) back.add(0, sigmoid_grad(back.grad, out));
+                  if (back.needs(1)) back.add(1, back.grad * outer * (1.0 - out * 2.0));
+                });
+}
+
+}  // namespace
+
+// y = tanh(x): dx = g (1 - y^2)
+Tensor tanh(const Tensor& x) {
+  return record("tanh", {x}, map("tanh", Op::tanh, {&x}), Keep::output,
+                [](Back& back) { back.add(0, tanh_grad(back.grad, back.out())); });
+}
+
+// y = sigmoid(x): dx = g y (1 - y)
+Tensor sigmoid(const Tensor& x) {
+  return record("sigmoid", {x}, map("sigmoid", Op::sigmoid, {&x}), Keep::output,
+                [](Back& back) { back.add(0, sigmoid_grad(back.grad, back.out())); });
+}
+
+// y = max(x, 0): dx = g where y > 0
+Tensor relu(const Tensor& x) {
+  return record("relu", {x}, map("relu", Op::relu, {&x}), Keep::output,
+                [](Back& back) { back.add(0, back.grad * (back.out() > 0.0)); });
+}
+
+// log(1 + e^x): dx = g sigmoid(x)
+Tensor softplus(const Tensor& x) {
+  return record("softplus", {x}, map("softplus", Op::softplus, {&x}), Keep::inputs,
+                [](Back& back) { back.add(0, back.grad * sigmoid(back.in(0))); });
+}
+
+// x^p: dx = g p x^(p-1)
+Tensor pow(const Tensor& x, double exponent) {
+  detail::require_floating("pow", x);
+  if (exponent == 2.0) return square(x);
+  const Tensor p = detail::scalar(exponent, x.dtype());
+  return record("pow", {x}, map("pow", Op::pow, {&x, &p}), Keep::inputs, [exponent](Back& back) {
+    if (exponent == 0.0)
+      back.add(0, zeros_like(back.grad));
+    else
+      back.add(0, back.grad * pow(back.in(0), exponent - 1.0) * exponent);
+  });
+}
+
+// y = x^p: dx = g p x^(p-1), dp = g y log(x), and 0 where x = 0
+Tensor pow(const Tensor& x, const Tensor& exponent) {
+  return record("pow", {x, exponent}, map("pow", Op::pow, {&x, &exponent}),
+                Keep::inputs | Keep::output, [](Back& back) {
+                  const Tensor base = back.in(0), p = back.in(1);
+                  if (back.needs(0)) {
+                    const Tensor zero = detail::scalar(0.0, p.dtype());
+                    back.add(0, back.grad * where(p == 0.0, zero, p * pow(base, p - 1.0)));
+                  }
+                  if (back.needs(1)) {
+                    const Tensor one = detail::scalar(1.0, p.dtype());
+                    back.add(1, back.grad * back.out() * log(where(base == 0.0, one, base)));
+                  }
+                });
+}
+
+Tensor clamp(const Tensor& x, double low, double high) {
+  if (!(low <= high)) detail::fail<ValueError>("clamp: low = {} is above high = {}", low, high);
+  return record("clamp", {x}, map("clamp", Op::clamp, {&x}, low, high), Keep::inputs,
+                [low, high](Back& back) {
+                  const Tensor in = back.in(0);
+                  back.add(0, back.grad * ((in >= low) * (in <= high)));
+                });
+}
+
+namespace {
+
+/// The gradient of minimum and maximum: all to the side that won, half to each where they tie.
+template <class Wins>
+void share(Back& back, Wins&& wins) {
+  const Tensor a = back.in(0), b = back.in(1);
+  const Tensor tie = (a == b) * 0.5;
+  if (back.needs(0)) back.add(0, back.grad * (wins(a, b) + tie));
+  if (back.needs(1)) back.add(1, back.grad * (wins(b, a) + tie));
+}
+
+}  // namespace
+
+Tensor minimum(const Tensor& a, const Tensor& b) {
+  return record("minimum", {a, b}, map("minimum", Op::minimum, {&a, &b}), Keep::inputs,
+                [](Back& back) { share(back, [](auto& x, auto& y) { return x < y; }); });
+}
+
+Tensor maximum(const Tensor& a, const Tensor& b) {
+  return record("maximum", {a, b}, map("maximum", Op::maximum, {&a, &b}), Keep::inputs,
+                [](Back& back) { share(back, [](auto& x, auto& y) { return x > y; }); });
+}
+
+// da = g where the condition holds, db = g where it does not (0 elsewhere, even if g is infinite)
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
+  detail::require_same_dtype("where", a, b);
+  const Tensor chosen = condition.dtype() == a.dtype() ? condition.detach()
+                                                       : (condition != 0.0).to(a.dtype()).detach();
+  return record("where", {a, b}, map("where", Op::where, {&chosen, &a, &b}), Keep::none,
+                [chosen](Back& back) {
+                  const Tensor zero = detail::scalar(0.0, back.grad.dtype());
+                  if (back.needs(0)) back.add(0, where(chosen, back.grad, zero));
+                  if (back.needs(1)) back.add(1, where(chosen, zero, back.grad));
+                });
+}
+
+Tensor masked_fill(const Tensor& x, const Tensor& mask, double value) {
+  return where(mask, detail::scalar(value, x.dtype()), x);
+}
+
+Tensor operator==(const Tensor& a, const Tensor& b) { return compare("eq", Op::eq, a, b); }
+Tensor operator!=(const Tensor& a, const Tensor& b) { return compare("ne", Op::ne, a, b); }
+Tensor operator<(const Tensor& a, const Tensor& b) { return compare("lt", Op::lt, a, b); }
+Tensor operator<=(const Tensor& a, const Tensor& b) { return compare("le", Op::le, a, b); }
+Tensor operator>(const Tensor& a, const Tensor& b) { return compare("gt", Op::gt, a, b); }
+Tensor operator>=(const Tensor& a, const Tensor& b) { return compare("ge", Op::ge, a, b); }
+Tensor operator==(const Tensor& a, double b) { return compare("eq", Op::eq, a, b); }
+Tensor operator!=(const Tensor& a, double b) { return compare("ne", Op::ne, a, b); }
+Tensor operator<(const Tensor& a, double b) { return compare("lt", Op::lt, a, b); }
+Tensor operator<=(const Tensor& a, double b) { return compare("le", Op::le, a, b); }
+Tensor operator>(const Tensor& a, double b) { return compare("gt", Op::gt, a, b); }
+Tensor operator>=(const Tensor& a, double b) { return compare("ge", Op::ge, a, b); }
+
+}  // namespace unroll

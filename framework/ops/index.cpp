@@ -1,0 +1,280 @@
+/// Indexing. The gradient of a part is added in place into the gradient of the whole.
+
+#include <algorithm>
+#include <cstring>
+
+#include "framework/internal.h"
+#include "framework/ops.h"
+
+namespace unroll {
+
+using detail::fail;
+using detail::wrap_dim;
+
+Tensor select(const Tensor& x, std::int64_t dim, std::int64_t index) {
+  const std::int64_t d = wrap_dim("select", dim, x.shape());
+  const std::int64_t size = x.shape()[d];
+  if (index < -size || index >= size)
+    fail<IndexError>("select: index {} is out of range for size {} of dimension {}", index, size, d);
+  const std::int64_t i = index < 0 ? index + size : index;
+  Shape shape = x.shape(), strides = x.strides();
+  const std::int64_t offset = x.impl().offset + i * strides[d];
+  shape.erase(d);
+  strides.erase(d);
+  return record("select", {x}, detail::view(x, std::move(shape), std::move(strides), offset),
+                Keep::none, [d, i](Back& back) {
+                  const auto take = [d, i](const Tensor& whole) { return select(whole, d, i); };
+                  back.add_part(
+                      0, [&](const Tensor& whole, const Tensor& g) { detail::accumulate(take(whole), g); }, take);
+                });
+}
+
+namespace {
+
+/// start, start + step, ... `length` times along dimension d, all of it inside.
+Tensor strided(const char* op, const Tensor& x, std::int64_t d, std::int64_t start,
+               std::int64_t length, std::int64_t step) {
+  Shape shape = x.shape(), strides = x.strides();
+  const std::int64_t offset = x.impl().offset + start * strides[d];
+  shape[d] = length;
+  strides[d] *= step;
+  return record(op, {x}, detail::view(x, std::move(shape), std::move(strides), offset), Keep::none,
+                [=](Back& back) {
+                  const auto take = [=](const Tensor& whole) {
+                    return strided(op, whole, d, start, length, step);
+                  };
+                  back.add_part(
+                      0, [&](const Tensor& whole, const Tensor& g) { detail::accumulate(take(whole), g); }, take);
+                });
+}
+
+}  // namespace
+
+Tensor slice(const Tensor& x, std::int64_t dim, std::int64_t start, std::int64_t end,
+             std::int64_t step) {
+  const std::int64_t d = wrap_dim("slice", dim, x.shape());
+  if (step < 1) fail<ValueError>("slice: step must be 1 or more, got {}", step);
+  const std::int64_t size = x.shape()[d];
+  const auto cut = [size](std::int64_t i) {
+    return std::clamp<std::int64_t>(i < 0 ? i + size : i, 0, size);
+  };
+  const std::int64_t first = cut(start), last = std::max(first, cut(end));
+  return strided("slice", x, d, first, (last - first + step - 1) / step, step);
+}
+
+Tensor narrow(const Tensor& x, std::int64_t dim, std::int64_t start, std::int64_t length) {
+  const std::int64_t d = wrap_dim("narrow", dim, x.shape());
+  const std::int64_t size = x.shape()[d];
+  if (start < 0 || length < 0 || start > size - length)
+    fail<IndexError>("narrow: {} elements from {} are out of range for size {} of dimension {}", length,
+                     start, size, d);
+  return strided("narrow", x, d, start, length, 1);
+}
+
+namespace {
+
+void check_indices(const char* op, const Tensor& index, std::int64_t limit) {
+  detail::require_index(op, index);
+  const Tensor flat = detail::dense(index);
+  const std::int64_t* i = detail::read<std::int64_t>(flat);
+  for (std::int64_t n = 0; n < flat.numel(); ++n)
+    if (i[n] < 0 || i[n] >= limit)
+      fail<IndexError>("{}: index {} at position {} is out of range [0, {})", op, i[n],
+                       detail::position(n, index.shape()), limit);
+}
+
+/// A tensor seen as [outer, size, inner] around one of its dimensions.
+struct Slabs {
+  std::int64_t outer, size, inner;
+  Slabs(const Shape& shape, std::int64_t d) : outer(1), size(shape[d]), inner(1) {
+    for (std::int64_t i = 0; i < d; ++i) outer *= shape[i];
+    for (std::int64_t i = d + 1; i < shape.size(); ++i) inner *= shape[i];
+  }
+};
+
+/// Slices `index` of x along d, one after the other; nothing recorded.
+Tensor take_slices(const Tensor& x, std::int64_t d, const Tensor& index) {
+  const Slabs slabs(x.shape(), d);
+  const std::int64_t n = index.numel();
+  Shape shape = x.shape();
+  shape[d] = n;
+  Tensor out = empty(shape, x.dtype());
+  if (out.numel() == 0) return out;
+  const Tensor from = detail::dense(x);
+  const std::int64_t* i = detail::read<std::int64_t>(index);
+  const std::int64_t bytes = slabs.inner * size_of(x.dtype());
+  const char* source = static_cast<const char*>(detail::read(from));
+  char* target = static_cast<char*>(detail::overwrite(out));
+  for (std::int64_t o = 0; o < slabs.outer; ++o, source += slabs.size * bytes)
+    for (std::int64_t k = 0; k < n; ++k, target += bytes)
+      std::memcpy(target, source + i[k] * bytes, static_cast<std::size_t>(bytes));
+  return out;
+}
+
+/// Adds slice k of g to slice index[k] of `whole`, which is contiguous. Index `skip` is left out.
+void put_slices(const Tensor& whole, std::int64_t d, const Tensor& index, const Tensor& g,
+                std::int64_t skip) {
+  const Slabs slabs(whole.shape(), d);
+  const Tensor from = detail::dense(g);
+  const std::int64_t* i = detail::read<std::int64_t>(index);
+  const std::int64_t n = index.numel();
+  detail::dispatch_floating(whole.dtype(), [&]<class T>(T) {
+    const auto add =
+        kernels::float_kernels<T>().elementwise[static_cast<std::size_t>(kernels::Op::add)];
+    const T* source = detail::read<T>(from);
+    T* target = detail::overwrite<T>(whole);
+    for (std::int64_t o = 0; o < slabs.outer; ++o, target += slabs.size * slabs.inner)
+      for (std::int64_t k = 0; k < n; ++k, source += slabs.inner) {
+        T* row = target + i[k] * slabs.inner;
+        if (i[k] != skip) add(slabs.inner, row, row, source, nullptr, nullptr);
+      }
+  });
+}
+
+/// A copy: the caller may change the index later.
+Tensor own(const Tensor& index) {
+  Tensor copy = empty(index.shape(), DType::i64);
+  detail::copy_into(copy, index);
+  return copy;
+}
+
+/// index_select without checks; slices at index `skip` get no gradient.
+Tensor slices(const char* op, const Tensor& x, std::int64_t d, const Tensor& index,
+              std::int64_t skip) {
+  return record(op, {x}, take_slices(x, d, index), Keep::none, [=](Back& back) {
+    back.add_part(
+        0, [&](const Tensor& whole, const Tensor& g) { put_slices(whole, d, index, g, skip); },
+        [=](const Tensor& whole) {
+          const Tensor part = slices(op, whole, d, index, skip);
+          if (skip < 0) return part;
+          Shape shape = part.shape();
+          for (std::int64_t k = 0; k < shape.size(); ++k) shape[k] = k == d ? shape[k] : 1;
+          return masked_fill(part, reshape(index == static_cast<double>(skip), shape), 0.0);
+        });
+  });
+}
+
+}  // namespace
+
+Tensor index_select(const Tensor& x, std::int64_t dim, const Tensor& index) {
+  const std::int64_t d = wrap_dim("index_select", dim, x.shape());
+  if (index.dim() != 1)
+    fail<ShapeError>("index_select: the index has one dimension, got shape {}", index.shape());
+  check_indices("index_select", index, x.shape()[d]);
+  return slices("index_select", x, d, own(index), -1);
+}
+
+Tensor embedding(const Tensor& weight, const Tensor& indices, std::int64_t padding_idx) {
+  if (weight.dim() != 2)
+    fail<ShapeError>("embedding: the table has two dimensions, got shape {}", weight.shape());
+  check_indices("embedding", indices, weight.size(0));
+  Shape shape = indices.shape();
+  shape.push_back(weight.size(1));
+  const Tensor rows =
+      slices("embedding", weight, 0, reshape(own(indices), {indices.numel()}), padding_idx);
+  return reshape(rows, shape);
+}
+
+namespace {
+
+/// f(position in x, position in index) for every element of index, row-major; both contiguous.
+template <class F>
+void each_gathered(const Shape& x, const Tensor& index, std::int64_t d, F&& f) {
+  const Shape strides = detail::contiguous_strides(x);
+  const std::int64_t* chosen = detail::read<std::int64_t>(index);
+  Shape at = index.shape();
+  std::fill(at.begin(), at.end(), 0);
+  for (std::int64_t n = 0; n < index.numel(); ++n) {
+    std::int64_t offset = chosen[n] * strides[d];
+    for (std::int64_t k = 0; k < at.size(); ++k)
+      if (k != d) offset += at[k] * strides[k];
+    f(offset, n);
+    for (std::int64_t k = at.size() - 1; k >= 0 && ++at[k] == index.shape()[k]; --k) at[k] = 0;
+  }
+}
+
+Tensor gathered(const Tensor& x, std::int64_t d, const Tensor& index) {
+  Tensor value = empty(index.shape(), x.dtype());
+  const Tensor from = detail::dense(x);
+  detail::dispatch(x.dtype(), [&]<class T>(T) {
+    const T* in = detail::read<T>(from);
+    T* out = detail::overwrite<T>(value);
+    each_gathered(x.shape(), index, d,
+                  [&](std::int64_t source, std::int64_t n) { out[n] = in[source]; });
+  });
+  return record("gather", {x}, std::move(value), Keep::none, [d, index](Back& back) {
+    back.add_part(
+        0,
+        [&](const Tensor& whole, const Tensor& grad) {
+          const Tensor g = detail::dense(grad);
+          detail::dispatch_floating(g.dtype(), [&]<class T>(T) {
+            const T* in = detail::read<T>(g);
+            T* out = detail::overwrite<T>(whole);
+            each_gathered(whole.shape(), index, d,
+                          [&](std::int64_t target, std::int64_t n) { out[target] += in[n]; });
+          });
+        },
+        [d, index](const Tensor& whole) { return gathered(whole, d, index); });
+  });
+}
+
+}  // namespace
+
+Tensor gather(const Tensor& x, std::int64_t dim, const Tensor& index) {
+  const std::int64_t d = wrap_dim("gather", dim, x.shape());
+  bool fits = index.dim() == x.dim();
+  for (std::int64_t k = 0; fits && k < x.dim(); ++k)
+    fits = k == d || index.shape()[k] <= x.shape()[k];
+  if (!fits)
+    fail<ShapeError>("gather: index {} does not fit {}: same rank, and no size but that of dimension "
+                     "{} larger",
+                     index.shape(), x.shape(), d);
+  check_indices("gather", index, x.shape()[d]);
+  return gathered(x, d, own(index));
+}
+
+Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype) {
+  check_indices("one_hot", indices, classes);
+  Shape shape = indices.shape();
+  shape.push_back(classes);
+  Tensor out = zeros(shape, dtype);
+  const Tensor flat = detail::dense(indices);
+  const std::int64_t* i = detail::read<std::int64_t>(flat);
+  detail::dispatch(dtype, [&]<class T>(T) {
+    T* row = detail::overwrite<T>(out);
+    for (std::int64_t n = 0; n < flat.numel(); ++n, row += classes) row[i[n]] = T{1};
+  });
+  return out;
+}
+
+namespace {
+
+Tensor triangle(const char* op, const Tensor& x, std::int64_t diagonal, bool lower) {
+  if (x.dim() < 2) fail<ShapeError>("{}: needs two dimensions or more, got shape {}", op, x.shape());
+  Tensor value = empty(x.shape(), x.dtype());
+  detail::copy_into(value, x);
+  const std::int64_t rows = x.size(-2), columns = x.size(-1);
+  if (value.numel() > 0) {
+    detail::dispatch(x.dtype(), [&]<class T>(T) {
+      T* out = detail::overwrite<T>(value);
+      for (std::int64_t r = 0; r < value.numel() / columns; ++r, out += columns) {
+        // Column j of row i is kept while j - i <= diagonal (lower) or >= diagonal (upper).
+        const std::int64_t edge = std::clamp<std::int64_t>(r % rows + diagonal + (lower ? 1 : 0), 0, columns);
+        if (lower)
+          std::fill(out + edge, out + columns, T{0});
+        else
+          std::fill(out, out + edge, T{0});
+      }
+    });
+  }
+  return record(op, {x}, std::move(value), Keep::none, [=](Back& back) {
+    back.add(0, triangle(op, back.grad, diagonal, lower));
+  });
+}
+
+}  // namespace
+
+Tensor tril(const Tensor& x, std::int64_t diagonal) { return triangle("tril", x, diagonal, true); }
+Tensor triu(const Tensor& x, std::int64_t diagonal) { return triangle("triu", x, diagonal, false); }
+
+}  // namespace unroll

@@ -1,0 +1,91 @@
+/// The matrix product.
+
+#include <algorithm>
+
+#include "framework/internal.h"
+#include "framework/ops.h"
+
+namespace unroll {
+namespace {
+
+/// The last two dimensions of x as the kernels read them, in any strides.
+template <class T>
+kernels::MatrixRef<T> matrix(const Tensor& x) {
+  const std::int64_t r = x.dim();
+  return {detail::read<T>(x), x.strides()[r - 2], x.strides()[r - 1]};
+}
+
+/// [..., m, k] x [..., k, n] with equal leading dimensions, by kernel.
+Tensor multiply(const Tensor& a, const Tensor& b) {
+  const std::int64_t r = a.dim();
+  const std::int64_t m = a.shape()[r - 2], k = a.shape()[r - 1], n = b.shape()[r - 1];
+  Shape shape = a.shape();
+  shape[r - 1] = n;
+  Tensor out = empty(shape, a.dtype());
+  if (out.numel() == 0) return out;
+  const std::int64_t batches = out.numel() / (m * n);
+  detail::dispatch_floating(a.dtype(), [&]<class T>(T) {
+    T* c = detail::overwrite<T>(out);
+    auto ra = matrix<T>(a);
+    auto rb = matrix<T>(b);
+    const T *a0 = ra.data, *b0 = rb.data;
+    for (std::int64_t batch = 0; batch < batches; ++batch) {
+      std::int64_t rest = batch, offset_a = 0, offset_b = 0;
+      for (std::int64_t d = r - 3; d >= 0; --d) {
+        offset_a += rest % shape[d] * a.strides()[d];
+        offset_b += rest % shape[d] * b.strides()[d];
+        rest /= shape[d];
+      }
+      ra.data = a0 + offset_a;
+      rb.data = b0 + offset_b;
+      kernels::gemm<T>(m, n, k, ra, rb, c + batch * m * n, n, false);
+    }
+  });
+  return out;
+}
+
+Shape leading(const Tensor& x) { return Shape(x.shape().data(), static_cast<std::size_t>(x.dim() - 2)); }
+
+Tensor with_leading(const Tensor& x, Shape shape) {
+  shape.push_back(x.size(-2));
+  shape.push_back(x.size(-1));
+  return detail::expand(x, shape);
+}
+
+}  // namespace
+
+// C = A B: dA = G B^T, dB = A^T G; broadcast leading dimensions are summed by `back`.
+Tensor matmul(const Tensor& a, const Tensor& b) {
+  detail::require_floating("matmul", a);
+  detail::require_same_dtype("matmul", a, b);
+  if (a.dim() == 0 || b.dim() == 0)
+    detail::fail<ShapeError>("matmul: needs one dimension or more: a is {}, b is {}", a.shape(),
+                             b.shape());
+  const std::int64_t inner = b.size(b.dim() == 1 ? 0 : -2);
+  if (a.size(-1) != inner)
+    detail::fail<ShapeError>(
+        "matmul: inner dimensions differ: a is {}, b is {}: a.size(-1) = {}, b.size({}) = {}",
+        a.shape(), b.shape(), a.size(-1), b.dim() == 1 ? 0 : -2, inner);
+  if (a.dim() == 1) return squeeze(matmul(unsqueeze(a, 0), b), b.dim() == 1 ? 0 : -2);
+  if (b.dim() == 1) return squeeze(matmul(a, unsqueeze(b, 1)), -1);
+  if (a.dim() > 2 && b.dim() == 2) {  // every row of a meets the same matrix: one large product
+    Shape shape = a.shape();
+    shape[a.dim() - 1] = b.size(1);
+    const std::int64_t rows = a.numel() / std::max<std::int64_t>(a.size(-1), 1);
+    if (a.size(-1) > 0)
+      return reshape(matmul(reshape(a, {rows, a.size(-1)}), b), shape);
+  }
+  Tensor value;
+  if (a.dim() == 2 && b.dim() == 2) {
+    value = multiply(a, b);
+  } else {
+    const Shape batch = detail::broadcast_shapes("matmul", leading(a), leading(b));
+    value = multiply(with_leading(a, batch), with_leading(b, batch));
+  }
+  return record("matmul", {a, b}, std::move(value), Keep::inputs, [](Back& back) {
+    if (back.needs(0)) back.add(0, matmul(back.grad, transpose(back.in(1))));
+    if (back.needs(1)) back.add(1, matmul(transpose(back.in(0)), back.grad));
+  });
+}
+
+}  // namespace unroll

@@ -1,0 +1,106 @@
+/// Softmax and the loss that goes with it.
+
+#include <cmath>
+#include <limits>
+
+#include "framework/internal.h"
+#include "framework/kernels/parallel.h"
+#include "framework/ops.h"
+
+namespace unroll {
+
+using detail::fail;
+
+namespace {
+
+constexpr std::int64_t kRowsTogether = 16384;  // elements of softmax that one thread takes at least
+
+/// f(n, in, out) for every row of x along dim, not recorded.
+template <class F>
+Tensor along(const Tensor& x, std::int64_t dim, F&& f) {
+  const Tensor rows = detail::dense(transpose(x.detach(), dim, -1));
+  Tensor out = empty(rows.shape(), x.dtype());
+  const std::int64_t n = rows.size(-1);
+  if (out.numel() > 0) {
+    detail::dispatch_floating(x.dtype(), [&]<class T>(T) {
+      const T* in = detail::read<T>(rows);
+      T* result = detail::overwrite<T>(out);
+      kernels::parallel_for(0, out.numel() / n, kRowsTogether / n + 1,
+                            [&](std::int64_t first, std::int64_t last) {
+                              for (std::int64_t i = first; i < last; ++i)
+                                f(n, in + i * n, result + i * n);
+                            });
+    });
+  }
+  if (dim == x.dim() - 1) return out;
+  return detail::dense(transpose(out, dim, -1));
+}
+
+}  // namespace
+
+// y_i = e^x_i / sum e^x: dx = y (g - sum(g y))
+Tensor softmax(const Tensor& x, std::int64_t dim) {
+  detail::require_floating("softmax", x);
+  const std::int64_t d = detail::wrap_dim("softmax", dim, x.shape());
+  Tensor value = along(x, d, []<class T>(std::int64_t n, const T* in, T* out) {
+    const auto& k = kernels::float_kernels<T>();
+    const T total = k.exp_sum(n, in, k.max(n, in), out);
+    const double scale[2] = {1.0 / static_cast<double>(total), 0.0};
+    k.elementwise[static_cast<std::size_t>(kernels::Op::affine)](n, out, out, nullptr, nullptr, scale);
+  });
+  return record("softmax", {x}, std::move(value), Keep::output, [d](Back& back) {
+    const Tensor y = back.out(), gy = back.grad * y;
+    back.add(0, gy - y * sum(gy, d, true));
+  });
+}
+
+// y_i = x_i - log sum e^x: dx = g - e^y sum(g)
+Tensor log_softmax(const Tensor& x, std::int64_t dim) {
+  detail::require_floating("log_softmax", x);
+  const std::int64_t d = detail::wrap_dim("log_softmax", dim, x.shape());
+  Tensor value = along(x, d, []<class T>(std::int64_t n, const T* in, T* out) {
+    const auto& k = kernels::float_kernels<T>();
+    const T top = k.max(n, in);
+    const T total = k.exp_sum(n, in, top, nullptr);
+    const double shift[2] = {1.0, -static_cast<double>(top) - std::log(static_cast<double>(total))};
+    k.elementwise[static_cast<std::size_t>(kernels::Op::affine)](n, out, in, nullptr, nullptr, shift);
+  });
+  return record("log_softmax", {x}, std::move(value), Keep::output, [d](Back& back) {
+    back.add(0, back.grad - exp(back.out()) * sum(back.grad, d, true));
+  });
+}
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
+                     const CrossEntropyOptions& options) {
+  detail::require_floating("cross_entropy", logits);
+  detail::require_index("cross_entropy", targets);
+  Shape expected = logits.shape();
+  if (logits.dim() > 0) expected.resize(logits.dim() - 1);
+  if (logits.dim() == 0 || targets.shape() != expected)
+    fail<ShapeError>("cross_entropy: logits {} need targets {}, got {}", logits.shape(), expected,
+                     targets.shape());
+  const std::int64_t classes = logits.size(-1);
+  const Tensor wanted = detail::dense(targets);
+  const std::int64_t* target = detail::read<std::int64_t>(wanted);
+  std::int64_t ignored = 0;
+  for (std::int64_t i = 0; i < wanted.numel(); ++i) {
+    if (target[i] == options.ignore_index)
+      ++ignored;
+    else if (target[i] < 0 || target[i] >= classes)
+      fail<IndexError>("cross_entropy: target {} at position {} is out of range [0, {})", target[i],
+                       detail::position(i, targets.shape()), classes);
+  }
+  const std::int64_t counted = wanted.numel() - ignored;
+
+  const Tensor mask = ignored > 0 ? (wanted != static_cast<double>(options.ignore_index)) : Tensor();
+  const Tensor index = unsqueeze(mask.defined() ? wanted * mask : wanted, -1);
+  Tensor loss = -squeeze(gather(log_softmax(logits), -1, index), -1);
+  if (mask.defined()) loss = where(mask, loss, zeros({}, logits.dtype()));
+  switch (options.reduction) {
+    case Reduction::none: return loss;
+    case Reduction::sum: return sum(loss);
+    default: return sum(loss) / static_cast<double>(counted);
+  }
+}
+
+}  // namespace unroll

@@ -1,0 +1,421 @@
+#include "framework/safetensors.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "framework/check.h"
+#include "framework/file.h"
+
+namespace unroll {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the data are little-endian");
+
+constexpr std::uint64_t kMaxHeader = 100'000'000;
+constexpr const char* kMetadata = "__metadata__";
+
+/// What is wrong with a file; load_safetensors adds the path.
+struct Invalid {
+  std::string what;
+};
+
+template <class... Args>
+[[noreturn]] void invalid(fmt::format_string<Args...> text, Args&&... args) {
+  throw Invalid{fmt::format(text, std::forward<Args>(args)...)};
+}
+
+// --- The header ---------------------------------------------------------------------------------
+
+struct Entry {
+  std::string name;
+  std::string dtype;
+  std::vector<std::uint64_t> shape;
+  std::vector<std::uint64_t> offsets;
+};
+
+/// Takes the JSON of a header event by event, so that nothing passes unseen: a key that stands
+/// twice, a number that is no u64, a field too many.
+class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  std::vector<Entry> entries;
+  Metadata metadata;
+
+  bool start_object(std::size_t) override {
+    if (place_ == Place::start) return go(Place::top);
+    if (place_ != Place::top) unexpected("an object");
+    keys_.clear();
+    if (name_ == kMetadata) return go(Place::metadata);
+    entries.push_back({name_, {}, {}, {}});
+    return go(Place::entry);
+  }
+
+  bool key(std::string& key) override {
+    if (place_ == Place::top) {
+      if (!names_.insert(key).second) invalid("the name '{}' stands twice", key);
+    } else {
+      if (!keys_.insert(key).second) invalid("'{}': the key '{}' stands twice", name_, key);
+      if (place_ == Place::entry && !is_field(key)) invalid("'{}': unknown key '{}'", name_, key);
+    }
+    (place_ == Place::top ? name_ : key_) = key;
+    return true;
+  }
+
+  bool end_object() override {
+    if (place_ == Place::entry && keys_.size() != std::size(kFields)) {
+      invalid("'{}': dtype, shape and data_offsets must all be there", name_);
+    }
+    return go(Place::top);
+  }
+
+  bool start_array(std::size_t) override {
+    if (place_ == Place::entry && key_ == "shape") return go(Place::shape);
+    if (place_ == Place::entry && key_ == "data_offsets") return go(Place::offsets);
+    unexpected("an array");
+  }
+
+  bool end_array() override { return go(Place::entry); }
+
+  bool number_unsigned(std::uint64_t value) override {
+    if (place_ == Place::shape) {
+      entries.back().shape.push_back(value);
+    } else if (place_ == Place::offsets) {
+      entries.back().offsets.push_back(value);
+    } else {
+      unexpected("a number");
+    }
+    return true;
+  }
+
+  bool string(std::string& value) override {
+    if (place_ == Place::metadata) {
+      metadata[key_] = value;
+    } else if (place_ == Place::entry && key_ == "dtype") {
+      entries.back().dtype = value;
+    } else {
+      unexpected("a string");
+    }
+    return true;
+  }
+
+  bool null() override { unexpected("null"); }
+  bool boolean(bool) override { unexpected("true or false"); }
+  bool number_integer(std::int64_t) override { unexpected("a negative number"); }
+  bool number_float(double, const std::string& text) override { unexpected("the number " + text); }
+  bool binary(binary_t&) override { unexpected("binary data"); }
+  bool parse_error(std::size_t position, const std::string&,
+                   const nlohmann::json::exception&) override {
+    invalid("the header is not JSON at its byte {}", position);
+  }
+
+ private:
+  enum class Place { start, top, metadata, entry, shape, offsets };
+  static constexpr const char* kFields[] = {"dtype", "shape", "data_offsets"};
+
+  static bool is_field(const std::string& key) {
+    return std::find(std::begin(kFields), std::end(kFields), key) != std::end(kFields);
+  }
+
+  bool go(Place place) {
+    place_ = place;
+    return true;
+  }
+
+  [[noreturn]] void unexpected(const std::string& what) const {
+    switch (place_) {
+      case Place::start: invalid("the header is not an object");
+      case Place::top: invalid("'{}': {} where an object must stand", name_, what);
+      case Place::metadata:
+        invalid("'{}': '{}': {} where a string must stand", kMetadata, key_, what);
+      case Place::entry:
+        invalid("'{}': '{}': {} where {} must stand", name_, key_, what,
+                key_ == "dtype" ? "a string" : "an array");
+      default: invalid("'{}': '{}': {} where a size must stand", name_, key_, what);
+    }
+  }
+
+  Place place_ = Place::start;
+  std::string name_, key_;
+  std::set<std::string> names_, keys_;
+};
+
+// --- Values -------------------------------------------------------------------------------------
+
+float from_f16(std::uint16_t bits) {
+  const int exponent = bits >> 10 & 0x1f;
+  const int fraction = bits & 0x3ff;
+  const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000) << 16;
+  float magnitude;
+  if (exponent == 0x1f) {  // infinity or NaN
+    magnitude = std::bit_cast<float>(0x7f800000u | static_cast<std::uint32_t>(fraction) << 13);
+  } else if (exponent == 0) {
+    magnitude = std::ldexp(static_cast<float>(fraction), -24);
+  } else {
+    magnitude = std::ldexp(static_cast<float>(0x400 + fraction), exponent - 25);
+  }
+  return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
+}
+
+float from_bf16(std::uint16_t bits) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
+
+std::int64_t from_bool(std::uint8_t byte) {
+  if (byte > 1) invalid("a BOOL is {}, must be 0 or 1", byte);
+  return byte;
+}
+
+template <class Stored>
+std::int64_t from_integer(Stored value) {
+  if constexpr (std::is_same_v<Stored, std::uint64_t>) {
+    if (value > std::numeric_limits<std::int64_t>::max()) {
+      invalid("the U64 {} is above the largest i64", value);
+    }
+  }
+  return static_cast<std::int64_t>(value);
+}
+
+template <class T>
+T as_it_is(T value) {
+  return value;
+}
+
+/// Reads values of type Stored, which may lie at any address, as a tensor of T.
+template <class Stored, class T, T (*convert)(Stored)>
+Tensor read_values(const char* data, const Shape& shape) {
+  Tensor result = empty(shape, dtype_of<T>());
+  for (T& value : result.write<T>()) {
+    Stored stored;
+    std::memcpy(&stored, data, sizeof stored);
+    data += sizeof stored;
+    value = convert(stored);
+  }
+  return result;
+}
+
+struct Format {
+  std::string_view dtype;
+  std::uint64_t size;  ///< bytes of one element
+  Tensor (*read)(const char* data, const Shape& shape);
+};
+
+constexpr Format kFormats[] = {
+    {"F32", 4, read_values<float, float, as_it_is>},
+    {"F64", 8, read_values<double, double, as_it_is>},
+    {"F16", 2, read_values<std::uint16_t, float, from_f16>},
+    {"BF16", 2, read_values<std::uint16_t, float, from_bf16>},
+    {"I64", 8, read_values<std::int64_t, std::int64_t, from_integer>},
+    {"I32", 4, read_values<std::int32_t, std::int64_t, from_integer>},
+    {"I16", 2, read_values<std::int16_t, std::int64_t, from_integer>},
+    {"I8", 1, read_values<std::int8_t, std::int64_t, from_integer>},
+    {"U64", 8, read_values<std::uint64_t, std::int64_t, from_integer>},
+    {"U32", 4, read_values<std::uint32_t, std::int64_t, from_integer>},
+    {"U16", 2, read_values<std::uint16_t, std::int64_t, from_integer>},
+    {"U8", 1, read_values<std::uint8_t, std::int64_t, from_integer>},
+    {"BOOL", 1, read_values<std::uint8_t, std::int64_t, from_bool>},
+};
+
+const Format& format_of(const Entry& entry) {
+  for (const Format& format : kFormats) {
+    if (format.dtype == entry.dtype) return format;
+  }
+  invalid("'{}': cannot read dtype '{}'", entry.name, entry.dtype);
+}
+
+const char* dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return "F32";
+    case DType::f64: return "F64";
+    default: return "I64";
+  }
+}
+
+// --- Reading ------------------------------------------------------------------------------------
+
+/// Checks one entry by itself: the offsets fit the shape and the dtype and lie in the data.
+void check_entry(const Entry& entry, std::uint64_t data_size) {
+  std::int64_t bytes = static_cast<std::int64_t>(format_of(entry).size);
+  std::int64_t total = bytes;
+  for (std::uint64_t size : entry.shape) {
+    // Strides are products of sizes, too, so the product must fit even if another size is 0.
+    if (size > std::numeric_limits<std::int64_t>::max() ||
+        __builtin_mul_overflow(total, std::max<std::int64_t>(static_cast<std::int64_t>(size), 1),
+                               &total)) {
+      invalid("'{}': the shape has more elements than 64 bits count", entry.name);
+    }
+    bytes *= static_cast<std::int64_t>(size);
+  }
+
+  if (entry.offsets.size() != 2) invalid("'{}': data_offsets must be two numbers", entry.name);
+  const auto [begin, end] = std::pair(entry.offsets[0], entry.offsets[1]);
+  if (begin > end || end > data_size) {
+    invalid("'{}': data_offsets {} to {} do not lie in the data, which have {} bytes", entry.name,
+            begin, end, data_size);
+  }
+  if (end - begin != static_cast<std::uint64_t>(bytes)) {
+    invalid("'{}': data_offsets hold {} bytes, dtype and shape need {}", entry.name, end - begin,
+            bytes);
+  }
+}
+
+/// Checks that the entries share the data out among themselves, with no hole and no overlap.
+void check_layout(const std::vector<Entry>& entries, std::uint64_t data_size) {
+  std::vector<const Entry*> sorted;
+  for (const Entry& entry : entries) sorted.push_back(&entry);
+  std::sort(sorted.begin(), sorted.end(),
+            [](const Entry* a, const Entry* b) { return a->offsets < b->offsets; });
+
+  std::uint64_t position = 0;
+  for (const Entry* entry : sorted) {
+    const std::uint64_t begin = entry->offsets[0];
+    if (begin < position) invalid("'{}': its data overlap those of another tensor", entry->name);
+    if (begin > position) invalid("bytes {} to {} of the data are no tensor's", position, begin);
+    position = entry->offsets[1];
+  }
+  if (position != data_size) {
+    invalid("bytes {} to {} of the data are no tensor's", position, data_size);
+  }
+}
+
+TensorFile parse(std::string_view file) {
+  std::uint64_t header_size = 0;
+  if (file.size() < sizeof header_size) {
+    invalid("it has {} bytes, the length of the header alone takes 8", file.size());
+  }
+  std::memcpy(&header_size, file.data(), sizeof header_size);
+  file.remove_prefix(sizeof header_size);
+  if (header_size > kMaxHeader) {
+    invalid("the header's length, {}, is above {}", header_size, kMaxHeader);
+  }
+  if (header_size > file.size()) {
+    invalid("the header's length, {}, is above the {} bytes that follow", header_size, file.size());
+  }
+
+  const std::string_view header = file.substr(0, header_size);
+  const std::string_view data = file.substr(header_size);
+  if (!header.starts_with('{')) invalid("the header does not begin with '{{'");
+  // To nlohmann's parser a zero byte is the end.
+  if (header.find('\0') != header.npos) invalid("the header holds a zero byte");
+  HeaderReader reader;
+  nlohmann::json::sax_parse(header.begin(), header.end(), &reader);
+
+  for (const Entry& entry : reader.entries) check_entry(entry, data.size());
+  check_layout(reader.entries, data.size());
+
+  TensorFile result{{}, std::move(reader.metadata)};
+  for (const Entry& entry : reader.entries) {
+    std::vector<std::int64_t> shape(entry.shape.begin(), entry.shape.end());
+    result.tensors.emplace_back(
+        entry.name, format_of(entry).read(data.data() + entry.offsets[0], Shape(shape)));
+  }
+  return result;
+}
+
+// --- Writing ------------------------------------------------------------------------------------
+
+std::string quoted(const std::string& text) {
+  try {
+    return nlohmann::json(text).dump();
+  } catch (const nlohmann::json::type_error&) {
+    throw ValueError(fmt::format("save_safetensors: '{}' is not UTF-8", text));
+  }
+}
+
+std::int64_t bytes_of(const Tensor& tensor) { return tensor.numel() * size_of(tensor.dtype()); }
+
+std::string json_metadata(const Metadata& metadata) {
+  std::string text;
+  for (const auto& [key, value] : metadata) {
+    text += (text.empty() ? "" : ",") + quoted(key) + ":" + quoted(value);
+  }
+  return quoted(kMetadata) + ":{" + text + "}";
+}
+
+std::string json_entry(const std::string& name, const Tensor& tensor, std::int64_t begin) {
+  std::string shape;
+  for (std::int64_t size : tensor.shape()) {
+    shape += (shape.empty() ? "" : ",") + std::to_string(size);
+  }
+  return fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", quoted(name),
+                     dtype_name(tensor.dtype()), shape, begin, begin + bytes_of(tensor));
+}
+
+}  // namespace
+
+void save_safetensors(const std::string& path, const NamedTensors& tensors,
+                      const Metadata& metadata) {
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : tensors) {
+    if (name == kMetadata) {
+      throw ValueError(fmt::format("save_safetensors: no tensor may be named '{}'", name));
+    }
+    if (!names.insert(name).second) {
+      throw ValueError(fmt::format("save_safetensors: two tensors are named '{}'", name));
+    }
+    if (!tensor.defined()) {
+      throw ValueError(fmt::format("save_safetensors: '{}' is undefined", name));
+    }
+  }
+
+  // The header names the tensors in the order given. The data of the larger element types come
+  // first, so that all are aligned.
+  std::vector<std::size_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return size_of(tensors[a].second.dtype()) > size_of(tensors[b].second.dtype());
+  });
+  std::vector<std::int64_t> begin(tensors.size());
+  std::int64_t data_size = 0;
+  for (std::size_t i : order) {
+    begin[i] = data_size;
+    data_size += bytes_of(tensors[i].second);
+  }
+
+  std::string header = metadata.empty() ? "" : json_metadata(metadata);
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (!header.empty()) header += ",";
+    header += json_entry(tensors[i].first, tensors[i].second, begin[i]);
+  }
+  header = "{" + header + "}";
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  const std::uint64_t header_size = header.size();
+  if (header_size > kMaxHeader) {
+    throw ValueError(fmt::format("save_safetensors: the header has {} bytes, {} are allowed",
+                                 header_size, kMaxHeader));
+  }
+
+  std::string file;
+  file.reserve(sizeof header_size + header_size + static_cast<std::size_t>(data_size));
+  file.append(reinterpret_cast<const char*>(&header_size), sizeof header_size);
+  file.append(header);
+  for (std::size_t i : order) {
+    const Tensor values = tensors[i].second.detach().contiguous();
+    file.append(static_cast<const char*>(detail::read(values)),
+                static_cast<std::size_t>(bytes_of(values)));
+  }
+  write_file_atomically(path, file);
+}
+
+TensorFile load_safetensors(const std::string& path) {
+  const std::string file = read_file(path);
+  try {
+    return parse(file);
+  } catch (const Invalid& error) {
+    throw FileError(fmt::format("cannot read '{}': {}", path, error.what));
+  }
+}
+
+}  // namespace unroll

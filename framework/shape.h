@@ -1,0 +1,129 @@
+#pragma once
+/// Shape: the sizes of a tensor's dimensions.
+
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+namespace unroll {
+
+/// A short list of integers: sizes, strides or dimension numbers. Up to six lie in the object
+/// itself; more go to the heap, so any rank works.
+class Shape {
+ public:
+  Shape() = default;
+  Shape(std::initializer_list<std::int64_t> values) : Shape(values.begin(), values.size()) {}
+  Shape(const std::vector<std::int64_t>& values) : Shape(values.data(), values.size()) {}
+  Shape(const std::int64_t* values, std::size_t count) {
+    resize(static_cast<std::int64_t>(count));
+    for (std::size_t i = 0; i < count; ++i) data()[i] = values[i];
+  }
+  Shape(const Shape& other) : Shape(other.data(), static_cast<std::size_t>(other.size_)) {}
+  Shape(Shape&& other) noexcept { steal(other); }
+  Shape& operator=(const Shape& other) {
+    if (this != &other) {
+      resize(other.size_);
+      for (std::int64_t i = 0; i < size_; ++i) data()[i] = other[i];
+    }
+    return *this;
+  }
+  Shape& operator=(Shape&& other) noexcept {
+    if (this != &other) {
+      delete[] heap_;
+      steal(other);
+    }
+    return *this;
+  }
+  ~Shape() { delete[] heap_; }
+
+  std::int64_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  const std::int64_t* data() const { return heap_ ? heap_ : local_; }
+  std::int64_t* data() { return heap_ ? heap_ : local_; }
+  const std::int64_t* begin() const { return data(); }
+  const std::int64_t* end() const { return data() + size_; }
+  std::int64_t* begin() { return data(); }
+  std::int64_t* end() { return data() + size_; }
+  std::int64_t operator[](std::int64_t i) const { return data()[i]; }
+  std::int64_t& operator[](std::int64_t i) { return data()[i]; }
+  std::int64_t back() const { return data()[size_ - 1]; }
+
+  void push_back(std::int64_t value) {
+    resize(size_ + 1);
+    data()[size_ - 1] = value;
+  }
+  void insert(std::int64_t position, std::int64_t value) {
+    resize(size_ + 1);
+    for (std::int64_t i = size_ - 1; i > position; --i) data()[i] = data()[i - 1];
+    data()[position] = value;
+  }
+  void erase(std::int64_t position) {
+    for (std::int64_t i = position; i + 1 < size_; ++i) data()[i] = data()[i + 1];
+    resize(size_ - 1);
+  }
+  /// New places hold 0.
+  void resize(std::int64_t count) {
+    if (count > capacity_) grow(count);
+    for (std::int64_t i = size_; i < count; ++i) data()[i] = 0;
+    size_ = static_cast<std::int32_t>(count);
+  }
+
+  /// The product of all sizes: how many elements; 1 for an empty shape (a scalar).
+  std::int64_t numel() const {
+    std::int64_t n = 1;
+    for (std::int64_t s : *this) n *= s;
+    return n;
+  }
+
+  friend bool operator==(const Shape& a, const Shape& b) {
+    if (a.size_ != b.size_) return false;
+    for (std::int64_t i = 0; i < a.size_; ++i)
+      if (a[i] != b[i]) return false;
+    return true;
+  }
+
+ private:
+  static constexpr std::int32_t kLocal = 6;
+
+  void grow(std::int64_t count) {
+    auto* bigger = new std::int64_t[static_cast<std::size_t>(count)];
+    for (std::int64_t i = 0; i < size_; ++i) bigger[i] = data()[i];
+    delete[] heap_;
+    heap_ = bigger;
+    capacity_ = static_cast<std::int32_t>(count);
+  }
+  void steal(Shape& other) noexcept {
+    heap_ = other.heap_;
+    size_ = other.size_;
+    capacity_ = other.capacity_;
+    for (std::int32_t i = 0; i < kLocal; ++i) local_[i] = other.local_[i];
+    other.heap_ = nullptr;
+    other.size_ = 0;
+    other.capacity_ = kLocal;
+  }
+
+  std::int64_t* heap_ = nullptr;
+  std::int32_t size_ = 0;
+  std::int32_t capacity_ = kLocal;
+  std::int64_t local_[kLocal] = {};
+};
+
+/// "(2, 3)"; "()" for a scalar.
+std::string to_string(const Shape& shape);
+
+/// Dimensions that a reduction runs over: none named means all. Negative ones count from the end.
+class Axes {
+ public:
+  Axes() = default;
+  Axes(std::int64_t axis) : list_{axis} {}
+  Axes(int axis) : list_{axis} {}
+  Axes(std::initializer_list<std::int64_t> axes) : list_(axes) {}
+  Axes(const Shape& axes) : list_(axes) {}
+  const Shape& list() const { return list_; }
+
+ private:
+  Shape list_;
+};
+
+}  // namespace unroll

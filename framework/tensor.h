@@ -1,0 +1,308 @@
+#pragma once
+/// Tensor: a handle to an n-dimensional array, and to its place on the tape.
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "framework/check.h"
+#include "framework/memory.h"
+#include "framework/shape.h"
+
+namespace unroll {
+
+/// Element types. i64 holds indices and class labels and has no gradient.
+enum class DType : std::uint8_t { f32, f64, i64 };
+
+std::string to_string(DType dtype);
+/// Bytes of one element.
+constexpr std::int64_t size_of(DType dtype) { return dtype == DType::f32 ? 4 : 8; }
+constexpr bool is_floating(DType dtype) { return dtype != DType::i64; }
+
+template <class T>
+constexpr DType dtype_of();
+template <>
+constexpr DType dtype_of<float>() {
+  return DType::f32;
+}
+template <>
+constexpr DType dtype_of<double>() {
+  return DType::f64;
+}
+template <>
+constexpr DType dtype_of<std::int64_t>() {
+  return DType::i64;
+}
+
+class Tensor;
+template <class T>
+class WriteView;
+
+namespace detail {
+
+/// A block of memory that tensors share. The elements follow the header.
+struct Storage {
+  std::int32_t count = 1;
+  std::uint32_t version = 0;  ///< raised by every write in place
+  std::int64_t bytes = 0;
+
+  static Ref<Storage> make(std::int64_t bytes);
+  void* data() { return reinterpret_cast<char*>(this) + kHeader; }
+  static constexpr std::int64_t kHeader = 64;
+};
+inline Storage* retain(Storage* storage) {
+  count_up(storage->count);
+  return storage;
+}
+inline void release(Storage* storage) {
+  if (count_down(storage->count) == 0)
+    pool_release(storage, static_cast<std::size_t>(storage->bytes + Storage::kHeader));
+}
+
+struct Node;  // autograd.h
+Node* retain(Node* node);
+void release(Node* node);
+
+/// What a Tensor points to: a strided window on a storage, and a node if it is on the tape.
+struct TensorImpl {
+  std::int32_t count = 1;
+  DType dtype = DType::f32;
+  Shape shape;
+  Shape strides;            ///< in elements
+  std::int64_t offset = 0;  ///< in elements
+  Ref<Storage> storage;
+  Ref<Node> node;
+};
+
+/// While a module is cloned, the counts of its parameters carry this mark, and a handle that the
+/// cloning thread copies becomes a handle to the parameter's copy.
+inline constexpr std::int32_t kCloneMark = 1 << 30;
+TensorImpl* clone_redirect(TensorImpl* impl);
+void destroy(TensorImpl* impl);
+inline TensorImpl* retain(TensorImpl* impl) {
+  return count_up(impl->count) < kCloneMark ? impl : clone_redirect(impl);
+}
+inline void release(TensorImpl* impl) {
+  if (count_down(impl->count) == 0) destroy(impl);
+}
+
+/// The one way to a tensor's memory. `read` is for kernels that read, `overwrite` for those that
+/// write: it raises the version, so that whoever saved the old values can tell.
+const void* read(const Tensor& tensor);
+void* overwrite(const Tensor& tensor);
+template <class T>
+const T* read(const Tensor& tensor) {
+  return static_cast<const T*>(read(tensor));
+}
+template <class T>
+T* overwrite(const Tensor& tensor) {
+  return static_cast<T*>(overwrite(tensor));
+}
+std::uint32_t version(const Tensor& tensor);
+void require_dtype(const Tensor& tensor, DType dtype, const char* where);
+
+}  // namespace detail
+
+/// Called with a gradient; returns the gradient to go on with, or an undefined Tensor for "as it
+/// was".
+using Hook = std::function<Tensor(const Tensor& grad)>;
+
+/// A light handle: copying it copies no element, and both copies are the same tensor, as in
+/// Python. A default-made Tensor is undefined. Element type and shape are run-time values; most
+/// operations are free functions (ops.h).
+///
+/// Several threads may read one tensor; writing (in place, or into `.grad` by backward) wants one
+/// thread at a time.
+class Tensor {
+ public:
+  Tensor() = default;
+  explicit Tensor(detail::Ref<detail::TensorImpl> impl) : impl_(std::move(impl)) {}
+
+  bool defined() const { return static_cast<bool>(impl_); }
+  const Shape& shape() const { return impl().shape; }
+  const Shape& strides() const { return impl().strides; }
+  DType dtype() const { return impl().dtype; }
+  /// Number of dimensions; 0 for a scalar.
+  std::int64_t dim() const { return shape().size(); }
+  /// Number of elements.
+  std::int64_t numel() const { return shape().numel(); }
+  /// Size of one dimension; negative ones count from the end. Throws IndexError.
+  std::int64_t size(std::int64_t dim) const;
+  /// Whether the elements lie in memory in row-major order without gaps.
+  bool is_contiguous() const;
+
+  /// The value of a tensor with one element. Throws ShapeError otherwise.
+  double item() const;
+  /// All elements in row-major order, copied. T is float, double or std::int64_t and must be the
+  /// tensor's element type (DTypeError).
+  template <class T>
+  std::vector<T> to_vector() const;
+  /// The elements of a contiguous tensor, to read (ShapeError if it is not contiguous, DTypeError
+  /// if T is not its element type). Valid as long as a handle to the tensor lives.
+  template <class T>
+  const T* data() const {
+    check_access(dtype_of<T>());
+    return detail::read<T>(*this);
+  }
+  /// The elements of a contiguous tensor, to write. The write ends, and counts as one, when the
+  /// view goes out of scope. Throws as data(), and GraphError for a tensor that an operation made
+  /// and that is on the tape.
+  template <class T>
+  WriteView<T> write();
+
+  /// x[i]: the i-th slice along the first dimension, a view: select(x, 0, i).
+  Tensor operator[](std::int64_t index) const;
+
+  /// A copy with memory of its own; differentiable.
+  Tensor clone() const;
+  /// The tensor itself if contiguous, otherwise a contiguous copy; differentiable.
+  Tensor contiguous() const;
+  /// Converted to another element type (the tensor itself if it has it); differentiable between
+  /// floating-point types.
+  Tensor to(DType dtype) const;
+  /// The same values, off the tape: a view that needs no gradient.
+  Tensor detach() const;
+
+  /// Writes in place. They are not recorded: a leaf that requires a gradient takes them only under
+  /// NoGrad, a tensor that an operation recorded on the tape never (GraphError). Return *this.
+  Tensor& copy_(const Tensor& source);                    ///< source is broadcast; any dtype
+  Tensor& fill_(double value);
+  Tensor& zero_() { return fill_(0.0); }
+  Tensor& add_(const Tensor& other, double alpha = 1.0);  ///< this += alpha * other
+  Tensor& mul_(double factor);
+
+  /// Whether backward reaches this tensor.
+  bool requires_grad() const { return static_cast<bool>(impl().node); }
+  /// Starts (or, for a leaf, stops) asking for a gradient. Throws DTypeError for i64, GraphError
+  /// for `false` on a tensor that an operation made.
+  Tensor& requires_grad_(bool value = true);
+  /// Whether no operation on the tape made it.
+  bool is_leaf() const;
+  /// The gradient that backward() has summed so far; undefined before the first.
+  Tensor grad() const;
+  void set_grad(const Tensor& grad);
+  /// Keeps .grad of a tensor that an operation made, too.
+  void retain_grad();
+  /// Calls `hook` with the gradient of this tensor each time a backward has it complete. Returns a
+  /// number for remove_hook.
+  std::int64_t register_hook(Hook hook);
+  void remove_hook(std::int64_t id);
+
+  /// Backpropagation: adds d(this)/d(leaf) to .grad of every leaf that asked for it (autograd.h
+  /// has the details). `seed` is the gradient of this tensor, by default 1 for a tensor with one
+  /// element (GraphError otherwise). The graph is freed on the way unless retain_graph.
+  void backward(const Tensor& seed = Tensor(), bool retain_graph = false,
+                bool create_graph = false) const;
+
+  /// The object behind the handle. Throws ValueError when undefined.
+  detail::TensorImpl& impl() const {
+    if (!impl_) throw_undefined();
+    return *impl_;
+  }
+  const detail::Ref<detail::TensorImpl>& impl_ref() const { return impl_; }
+  /// Whether both handles are the same tensor.
+  bool is(const Tensor& other) const { return impl_ == other.impl_; }
+
+ private:
+  [[noreturn]] static void throw_undefined();
+  void check_access(DType wanted) const;
+  void check_writable(const char* what) const;
+
+  detail::Ref<detail::TensorImpl> impl_;
+};
+
+/// A scoped window on the elements of a contiguous tensor, for writing.
+template <class T>
+class WriteView {
+ public:
+  explicit WriteView(Tensor tensor)
+      : tensor_(std::move(tensor)), data_(detail::overwrite<T>(tensor_)), size_(tensor_.numel()) {}
+  WriteView(const WriteView&) = delete;
+  WriteView& operator=(const WriteView&) = delete;
+  ~WriteView() { detail::overwrite<T>(tensor_); }
+
+  T* data() const { return data_; }
+  std::int64_t size() const { return size_; }
+  T* begin() const { return data_; }
+  T* end() const { return data_ + size_; }
+  T& operator[](std::int64_t i) const { return data_[i]; }
+
+ private:
+  Tensor tensor_;
+  T* data_;
+  std::int64_t size_;
+};
+
+namespace detail {
+
+/// While it lives, copying a handle to one of `originals` in this thread gives a handle to a copy
+/// of its own: a fresh leaf with the same values and the same requires_grad. What Module's clone()
+/// stands on. Other threads may go on reading the originals. Scopes don't nest.
+class CloneScope {
+ public:
+  explicit CloneScope(const std::vector<Tensor>& originals);
+  ~CloneScope();
+  CloneScope(const CloneScope&) = delete;
+  CloneScope& operator=(const CloneScope&) = delete;
+
+ private:
+  friend TensorImpl* clone_redirect(TensorImpl* impl);
+  std::vector<Tensor> originals_, copies_;
+};
+
+}  // namespace detail
+
+template <class T>
+WriteView<T> Tensor::write() {
+  check_access(dtype_of<T>());
+  check_writable("write");
+  return WriteView<T>(*this);
+}
+
+/// For people: shape, dtype and values, elided in the middle of long dimensions.
+std::string to_string(const Tensor& tensor);
+
+// --- Making tensors -----------------------------------------------------------------------------
+// None of them is on the tape; call requires_grad_() on the result for a leaf. Negative sizes
+// throw ShapeError.
+
+/// Not initialised.
+Tensor empty(const Shape& shape, DType dtype = DType::f32);
+Tensor zeros(const Shape& shape, DType dtype = DType::f32);
+Tensor ones(const Shape& shape, DType dtype = DType::f32);
+Tensor full(const Shape& shape, double value, DType dtype = DType::f32);
+Tensor zeros_like(const Tensor& x);
+Tensor ones_like(const Tensor& x);
+/// 0, 1, ..., n - 1, or start, start + step, ... below end (above it for a negative step).
+Tensor arange(std::int64_t n, DType dtype = DType::i64);
+Tensor arange(double start, double end, double step, DType dtype = DType::f32);
+/// `steps` numbers from start to end, both included, evenly spaced.
+Tensor linspace(double start, double end, std::int64_t steps, DType dtype = DType::f32);
+/// The n x n identity matrix.
+Tensor eye(std::int64_t n, DType dtype = DType::f32);
+
+/// From values: tensor(3.0), tensor({1, 2, 3}), tensor({{1, 2}, {3, 4}}). Rows of different
+/// lengths throw ShapeError.
+Tensor tensor(double value, DType dtype = DType::f32);
+Tensor tensor(std::initializer_list<double> values, DType dtype = DType::f32);
+Tensor tensor(std::initializer_list<std::initializer_list<double>> rows,
+              DType dtype = DType::f32);
+/// Copies values, in row-major order; T is float, double or std::int64_t. Throws ShapeError when
+/// their number is not shape.numel(). Without a shape: one dimension.
+template <class T>
+Tensor from_vector(const std::vector<T>& values, const Shape& shape);
+template <class T>
+Tensor from_vector(const std::vector<T>& values) {
+  return from_vector(values, Shape{static_cast<std::int64_t>(values.size())});
+}
+
+extern template std::vector<float> Tensor::to_vector<float>() const;
+extern template std::vector<double> Tensor::to_vector<double>() const;
+extern template std::vector<std::int64_t> Tensor::to_vector<std::int64_t>() const;
+extern template Tensor from_vector(const std::vector<float>&, const Shape&);
+extern template Tensor from_vector(const std::vector<double>&, const Shape&);
+extern template Tensor from_vector(const std::vector<std::int64_t>&, const Shape&);
+
+}  // namespace unroll

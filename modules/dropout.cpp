@@ -1,0 +1,16 @@
+#include "modules/dropout.h"
+
+#include "framework/internal.h"
+#include "framework/random.h"
+
+namespace unroll {
+
+using detail::fail;
+
+Dropout::Dropout(double probability) : p(probability) {
+  if (!(p >= 0.0 && p < 1.0)) fail<ValueError>("Dropout: p must be in [0, 1), but is {}", p);
+}
+
+Tensor Dropout::operator()(const Tensor& x) const { return is_training() ? dropout(x, p) : x; }
+
+}  // namespace unroll

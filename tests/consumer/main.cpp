@@ -1,0 +1,9 @@
+#include <unroll/unroll.h>
+
+// One gradient is enough to see that headers and libraries belong together: d sum(x * x) = 2 x.
+int main() {
+  unroll::Tensor x = unroll::ones({2, 3});
+  x.requires_grad(true);
+  unroll::sum(x * x).backward();
+  return unroll::sum(x.grad()).item<float>() == 12.0f ? 0 : 1;
+}

@@ -1,0 +1,829 @@
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <functional>
+#include <limits>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "framework/kernels/kernels.h"
+#include "framework/kernels/parallel.h"
+
+using namespace unroll;
+using namespace unroll::kernels;
+
+namespace {
+
+template <class T>
+const FloatKernels<T>& of(const Kernels& table) {
+  if constexpr (std::is_same_v<T, float>) {
+    return table.f32;
+  } else {
+    return table.f64;
+  }
+}
+
+/// Runs f on the table of every instruction set that this CPU has.
+template <class F>
+void for_each_isa(F&& f) {
+  for (const Kernels* table : available()) {
+    CAPTURE(std::string(table->isa));
+    f(*table);
+  }
+}
+
+template <class T>
+std::vector<T> random_values(std::size_t n, std::uint64_t seed, double low = -1, double high = 1) {
+  std::mt19937_64 engine(seed);
+  std::uniform_real_distribution<double> uniform(low, high);
+  std::vector<T> values(n);
+  for (T& v : values) v = static_cast<T>(uniform(engine));
+  return values;
+}
+
+/// The distance of `got` from `want` in units of the last place of T at `want`. Equal NaN, infinity
+/// and overflow are no distance; below the smallest normal number the unit is that of the smallest
+/// normal number, and a result flushed to zero is right.
+template <class T>
+double ulps(T got, long double want) {
+  using Limits = std::numeric_limits<T>;
+  constexpr double wrong = 1e30;
+  if (std::isnan(want)) return std::isnan(got) ? 0 : wrong;
+  if (std::fabs(want) > static_cast<long double>(Limits::max())) {
+    return std::isinf(got) && std::signbit(got) == std::signbit(want) ? 0 : wrong;
+  }
+  if (!std::isfinite(got)) return wrong;
+  if (std::fabs(want) < static_cast<long double>(Limits::min()) && got == 0) return 0;
+  int exponent = Limits::min_exponent;
+  if (want != 0) std::frexp(want, &exponent);
+  if (exponent < Limits::min_exponent) exponent = Limits::min_exponent;
+  return static_cast<double>(std::fabs(static_cast<long double>(got) - want) /
+                             std::ldexp(1.0L, exponent - Limits::digits));
+}
+
+/// What an Op should give, in the widest type, and how many ulps a kernel may be off.
+struct Reference {
+  Op op;
+  const char* name;
+  double tolerance;
+  std::function<long double(long double, long double, long double)> f;
+};
+
+using Real = long double;
+constexpr Real kNaN = std::numeric_limits<Real>::quiet_NaN();
+constexpr double kImmediates[2] = {-0.75, 0.5};
+
+// The products of two roundings (affine, muladd, the gradients) are tested with operands that do
+// not cancel: there an ulp of the result says nothing about the kernel.
+const std::vector<Reference>& references() {
+  static const std::vector<Reference> table = {
+      {Op::copy, "copy", 0, [](Real a, Real, Real) { return a; }},
+      {Op::affine, "affine", 1.5, [](Real a, Real, Real) { return -0.75L * a + 0.5L; }},
+      {Op::neg, "neg", 0, [](Real a, Real, Real) { return -a; }},
+      {Op::abs, "abs", 0, [](Real a, Real, Real) { return std::fabs(a); }},
+      {Op::sign, "sign", 0,
+       [](Real a, Real, Real) { return std::isnan(a) ? a : Real(a > 0) - Real(a < 0); }},
+      {Op::square, "square", 0.5, [](Real a, Real, Real) { return a * a; }},
+      {Op::relu, "relu", 0, [](Real a, Real, Real) { return a < 0 ? 0 : a; }},
+      {Op::clamp, "clamp", 0,
+       [](Real a, Real, Real) { return a < -0.75L ? -0.75L
+                                       : a > 0.5L ? 0.5L
+                                                  : a; }},
+      {Op::add, "add", 0.5, [](Real a, Real b, Real) { return a + b; }},
+      {Op::sub, "sub", 0.5, [](Real a, Real b, Real) { return a - b; }},
+      {Op::mul, "mul", 0.5, [](Real a, Real b, Real) { return a * b; }},
+      {Op::minimum, "minimum", 0,
+       [](Real a, Real b, Real) {
+         return std::isnan(a) || std::isnan(b) ? kNaN : std::fmin(a, b);
+       }},
+      {Op::maximum, "maximum", 0,
+       [](Real a, Real b, Real) {
+         return std::isnan(a) || std::isnan(b) ? kNaN : std::fmax(a, b);
+       }},
+      {Op::eq, "eq", 0, [](Real a, Real b, Real) { return Real(a == b); }},
+      {Op::ne, "ne", 0, [](Real a, Real b, Real) { return Real(a != b); }},
+      {Op::lt, "lt", 0, [](Real a, Real b, Real) { return Real(a < b); }},
+      {Op::le, "le", 0, [](Real a, Real b, Real) { return Real(a <= b); }},
+      {Op::gt, "gt", 0, [](Real a, Real b, Real) { return Real(a > b); }},
+      {Op::ge, "ge", 0, [](Real a, Real b, Real) { return Real(a >= b); }},
+      {Op::where, "where", 0, [](Real a, Real b, Real c) { return a != 0 ? b : c; }},
+      {Op::muladd, "muladd", 1.5, [](Real a, Real b, Real c) { return a * b + c; }},
+      {Op::div, "div", 0.5, [](Real a, Real b, Real) { return a / b; }},
+      {Op::exp, "exp", 2, [](Real a, Real, Real) { return std::exp(a); }},
+      {Op::log, "log", 1, [](Real a, Real, Real) { return std::log(a); }},
+      {Op::sqrt, "sqrt", 0.5, [](Real a, Real, Real) { return std::sqrt(a); }},
+      {Op::sin, "sin", 1, [](Real a, Real, Real) { return std::sin(a); }},
+      {Op::cos, "cos", 1, [](Real a, Real, Real) { return std::cos(a); }},
+      {Op::tanh, "tanh", 2, [](Real a, Real, Real) { return std::tanh(a); }},
+      {Op::sigmoid, "sigmoid", 3, [](Real a, Real, Real) { return 1 / (1 + std::exp(-a)); }},
+      {Op::softplus, "softplus", 2.5,
+       [](Real a, Real, Real) {
+         return std::isnan(a) ? a : std::fmax(a, 0.0L) + std::log1p(std::exp(-std::fabs(a)));
+       }},
+      {Op::pow, "pow", 1, [](Real a, Real b, Real) { return std::pow(a, b); }},
+      {Op::tanh_grad, "tanh_grad", 3, [](Real a, Real b, Real) { return a * (1 - b * b); }},
+      {Op::sigmoid_grad, "sigmoid_grad", 3, [](Real a, Real b, Real) { return a * b * (1 - b); }},
+  };
+  return table;
+}
+
+const double* immediates(Op op) {
+  return op == Op::affine || op == Op::clamp ? kImmediates : nullptr;
+}
+
+template <class T>
+T run_one(const FloatKernels<T>& kernels, Op op, T a, T b, T c) {
+  T out = 0;
+  kernels.elementwise[static_cast<std::size_t>(op)](1, &out, &a, arity(op) > 1 ? &b : nullptr,
+                                                    arity(op) > 2 ? &c : nullptr, immediates(op));
+  return out;
+}
+
+/// One Op on n random values, out of place and in place, with a guard behind the end.
+template <class T>
+void check_op(const FloatKernels<T>& kernels, const Reference& r, std::int64_t n) {
+  CAPTURE(std::string(r.name));
+  CAPTURE(n);
+  const auto size = static_cast<std::size_t>(n);
+  const bool unary = arity(r.op) == 1;
+  std::vector<T> a = random_values<T>(size, 1, unary ? -9 : 0.1, unary ? -0.1 : 0.9);
+  for (std::size_t i = 0; unary && i < size; i += 2) a[i] = -a[i];
+  if (r.op == Op::where) {
+    for (std::size_t i = 0; i < size; i += 3) a[i] = 0;
+  }
+  if (r.op == Op::affine) {  // no cancellation in -0.75 a + 0.5
+    for (T& v : a) v = -std::fabs(v);
+  }
+  std::vector<T> b = random_values<T>(size, 2, 0.1, 0.9), c = random_values<T>(size, 3, 0.1, 0.9);
+  for (std::size_t i = 0; i < size; i += 5) b[i] = a[i];
+  std::vector<T> out(size + 1, T(77));
+  const auto run = kernels.elementwise[static_cast<std::size_t>(r.op)];
+  const T* operand_b = arity(r.op) > 1 ? b.data() : nullptr;
+  const T* operand_c = arity(r.op) > 2 ? c.data() : nullptr;
+  run(n, out.data(), a.data(), operand_b, operand_c, immediates(r.op));
+  double worst = 0;
+  for (std::size_t i = 0; i < size; ++i) {
+    worst = std::fmax(worst, ulps<T>(out[i], r.f(a[i], b[i], c[i])));
+  }
+  CHECK(worst <= r.tolerance);
+  CHECK(out[size] == T(77));
+
+  std::vector<T>& operand = arity(r.op) == 3 ? c : arity(r.op) == 2 ? b : a;
+  operand.push_back(T(77));
+  run(n, operand.data(), a.data(), operand_b == nullptr ? nullptr : b.data(),
+      operand_c == nullptr ? nullptr : c.data(), immediates(r.op));
+  CHECK(operand == out);
+}
+
+/// One Op on the special values and on their combinations.
+template <class T>
+void check_special(const FloatKernels<T>& kernels, const Reference& r) {
+  using Limits = std::numeric_limits<T>;
+  CAPTURE(std::string(r.name));
+  const std::vector<T> values = {T(0),
+                                 -T(0),
+                                 T(1),
+                                 -T(1),
+                                 T(0.3),
+                                 T(-2.5),
+                                 T(3),
+                                 T(-40),
+                                 T(88),
+                                 T(1e-6),
+                                 T(1e10),
+                                 Limits::min(),
+                                 Limits::max(),
+                                 Limits::lowest(),
+                                 Limits::infinity(),
+                                 -Limits::infinity(),
+                                 Limits::quiet_NaN()};
+  for (T a : values) {
+    for (T b : arity(r.op) > 1 ? values : std::vector<T>{0}) {
+      for (T c : arity(r.op) > 2 ? values : std::vector<T>{0}) {
+        CAPTURE(a);
+        CAPTURE(b);
+        CAPTURE(c);
+        const T got = run_one(kernels, r.op, a, b, c);
+        CAPTURE(got);
+        if (r.op == Op::tanh_grad || r.op == Op::sigmoid_grad) {
+          // b is an output of tanh or sigmoid there; no finite b outside of them is of interest.
+          if (std::isnan(a) || std::isnan(b)) CHECK(std::isnan(got));
+          continue;
+        }
+        // The reference in the type itself: intermediate overflow belongs to the definition.
+        const Real want = r.f(a, b, c);
+        CHECK(ulps<T>(got, want) <= r.tolerance);
+      }
+    }
+  }
+}
+
+template <class T>
+void check_elementwise() {
+  for_each_isa([](const Kernels& table) {
+    for (const Reference& r : references()) {
+      for (std::int64_t n = 0; n <= 70; ++n) check_op(of<T>(table), r, n);
+      check_op(of<T>(table), r, 1000);
+      check_special(of<T>(table), r);
+    }
+  });
+}
+
+}  // namespace
+
+TEST_CASE("kernels: every Op has a reference in these tests") {
+  REQUIRE(references().size() == static_cast<std::size_t>(kOpCount));
+  for (int i = 0; i < kOpCount; ++i) {
+    CHECK(references()[static_cast<std::size_t>(i)].op == static_cast<Op>(i));
+  }
+}
+
+TEST_CASE("kernels: elementwise f32 agrees with the standard library") {
+  check_elementwise<float>();
+}
+
+TEST_CASE("kernels: elementwise f64 agrees with the standard library") {
+  check_elementwise<double>();
+}
+
+TEST_CASE("kernels: functions keep their relative accuracy over the whole range") {
+  struct Range {
+    Op op;
+    double low, high;
+  };
+  // The tails that a naive formula loses: sigmoid and softplus far below 0, tanh near 0.
+  const std::vector<Range> ranges = {
+      {Op::exp, -87, 88},      {Op::log, 1e-30, 1e-3},  {Op::log, 0.5, 2},
+      {Op::log, 1, 1e30},      {Op::sigmoid, -87, -10}, {Op::sigmoid, -10, 30},
+      {Op::softplus, -87, -3}, {Op::softplus, -3, 50},  {Op::tanh, -1e-3, 1e-3},
+      {Op::tanh, -20, 20},     {Op::sin, -1e5, 1e5},    {Op::cos, -1e5, 1e5}};
+  const auto check = [&](const auto& kernels, auto zero) {
+    using T = decltype(zero);
+    for (const Range& range : ranges) {
+      const Reference& r = references()[static_cast<std::size_t>(range.op)];
+      CAPTURE(std::string(r.name));
+      CAPTURE(range.low);
+      const std::vector<T> x = random_values<T>(4000, 5, range.low, range.high);
+      std::vector<T> y(x.size());
+      kernels.elementwise[static_cast<std::size_t>(r.op)](4000, y.data(), x.data(), nullptr,
+                                                          nullptr, nullptr);
+      double worst = 0;
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        worst = std::fmax(worst, ulps<T>(y[i], r.f(x[i], 0, 0)));
+      }
+      CHECK(worst <= r.tolerance);
+    }
+  };
+  for_each_isa([&](const Kernels& table) {
+    check(table.f32, 0.0F);
+    check(table.f64, 0.0);
+  });
+}
+
+TEST_CASE("kernels: the sign of zero and denormals") {
+  for_each_isa([](const Kernels& table) {
+    const auto check = [](const auto& kernels, auto zero) {
+      using T = decltype(zero);
+      CHECK(std::signbit(run_one<T>(kernels, Op::neg, zero, zero, zero)));
+      CHECK(!std::signbit(run_one<T>(kernels, Op::abs, -zero, zero, zero)));
+      CHECK(std::signbit(run_one<T>(kernels, Op::tanh, -zero, zero, zero)));
+      CHECK(std::signbit(run_one<T>(kernels, Op::copy, -zero, zero, zero)));
+      // Outside of FlushDenormals a denormal is a number like any other.
+      const T denormal = std::numeric_limits<T>::denorm_min() * 1000;
+      CHECK(run_one<T>(kernels, Op::copy, denormal, zero, zero) == denormal);
+      CHECK(run_one<T>(kernels, Op::add, denormal, denormal, zero) == 2 * denormal);
+      CHECK(run_one<T>(kernels, Op::exp, denormal, zero, zero) == T(1));
+      CHECK(run_one<T>(kernels, Op::sigmoid, denormal, zero, zero) == T(0.5));
+      CHECK(run_one<T>(kernels, Op::gt, denormal, zero, zero) == T(1));
+    };
+    check(table.f32, 0.0F);
+    check(table.f64, 0.0);
+  });
+}
+
+TEST_CASE("kernels: elementwise i64") {
+  const double immediates_i64[2] = {-3, 5};
+  const auto want = [](Op op, std::int64_t a, std::int64_t b, std::int64_t c) -> std::int64_t {
+    switch (op) {
+      case Op::copy: return a;
+      case Op::affine: return -3 * a + 5;
+      case Op::neg: return -a;
+      case Op::abs: return a < 0 ? -a : a;
+      case Op::sign: return (a > 0) - (a < 0);
+      case Op::square: return a * a;
+      case Op::relu: return a > 0 ? a : 0;
+      case Op::clamp: return a < -3 ? -3 : a > 5 ? 5 : a;
+      case Op::add: return a + b;
+      case Op::sub: return a - b;
+      case Op::mul: return a * b;
+      case Op::minimum: return a < b ? a : b;
+      case Op::maximum: return a > b ? a : b;
+      case Op::eq: return a == b;
+      case Op::ne: return a != b;
+      case Op::lt: return a < b;
+      case Op::le: return a <= b;
+      case Op::gt: return a > b;
+      case Op::ge: return a >= b;
+      case Op::where: return a != 0 ? b : c;
+      case Op::muladd: return a * b + c;
+      default: return 0;
+    }
+  };
+  for_each_isa([&](const Kernels& table) {
+    for (int i = 0; i < kOpCount; ++i) {
+      const Op op = static_cast<Op>(i);
+      const auto run = table.i64[static_cast<std::size_t>(i)];
+      CAPTURE(i);
+      REQUIRE((run == nullptr) == (op >= kFirstFloatOp));
+      if (run == nullptr) continue;
+      for (std::int64_t n : {0, 1, 3, 8, 33, 100}) {
+        std::vector<std::int64_t> a, b, c;
+        for (std::int64_t j = 0; j < n; ++j) {
+          a.push_back(j % 7 - 3);
+          b.push_back(j % 5 - 2 + (j % 2 != 0 ? 1'000'000'007 : 0));
+          c.push_back(j);
+        }
+        std::vector<std::int64_t> out(a.size()), expected;
+        for (std::size_t j = 0; j < a.size(); ++j) expected.push_back(want(op, a[j], b[j], c[j]));
+        run(n, out.data(), a.data(), arity(op) > 1 ? b.data() : nullptr,
+            arity(op) > 2 ? c.data() : nullptr, immediates_i64);
+        CHECK(out == expected);
+        run(n, a.data(), a.data(), arity(op) > 1 ? b.data() : nullptr,
+            arity(op) > 2 ? c.data() : nullptr, immediates_i64);
+        CHECK(a == expected);
+      }
+    }
+  });
+}
+
+namespace {
+
+template <class T>
+void check_reductions(const FloatKernels<T>& kernels) {
+  using Limits = std::numeric_limits<T>;
+  const double epsilon = static_cast<double>(Limits::epsilon());
+  std::vector<std::int64_t> sizes = {1000, 4096, 4097, 10000};
+  for (std::int64_t n = 0; n <= 70; ++n) sizes.push_back(n);
+  for (std::int64_t n : sizes) {
+    CAPTURE(n);
+    const std::vector<T> x = random_values<T>(static_cast<std::size_t>(n), 7);
+    const std::vector<T> y = random_values<T>(static_cast<std::size_t>(n), 8);
+    Real sum = 0, dot = 0, exp_sum = 0, scale = 1;
+    T max = -Limits::infinity(), min = Limits::infinity();
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      sum += x[i];
+      dot += Real(x[i]) * y[i];
+      exp_sum += std::exp(Real(x[i]) - 0.5L);
+      scale += std::fabs(Real(x[i]));
+      max = std::fmax(max, x[i]);
+      min = std::fmin(min, x[i]);
+    }
+    const double bound = 8 * epsilon * static_cast<double>(scale);
+    CHECK(std::fabs(kernels.sum(n, x.data()) - sum) <= bound);
+    CHECK(std::fabs(kernels.dot(n, x.data(), y.data()) - dot) <= bound);
+    CHECK(kernels.max(n, x.data()) == max);
+    CHECK(kernels.min(n, x.data()) == min);
+    std::vector<T> out(x.size() + 1, T(77));
+    CHECK(std::fabs(kernels.exp_sum(n, x.data(), T(0.5), out.data()) - exp_sum) <= 2 * bound);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      CHECK(std::fabs(out[i] - std::exp(Real(x[i]) - 0.5L)) <= 4 * epsilon);
+    }
+    CHECK(out.back() == T(77));
+    CHECK(std::fabs(kernels.exp_sum(n, x.data(), T(0.5), nullptr) - exp_sum) <= 2 * bound);
+    std::vector<T> in_place = x;
+    kernels.exp_sum(n, in_place.data(), T(0.5), in_place.data());
+    out.pop_back();
+    CHECK(in_place == out);
+
+    // A NaN anywhere is found, an infinity too.
+    for (std::size_t at : {std::size_t{0}, x.size() / 2, x.size() - 1}) {
+      if (at >= x.size()) continue;
+      std::vector<T> z = x;
+      z[at] = Limits::quiet_NaN();
+      CHECK(std::isnan(kernels.sum(n, z.data())));
+      CHECK(std::isnan(kernels.max(n, z.data())));
+      CHECK(std::isnan(kernels.min(n, z.data())));
+      z[at] = Limits::infinity();
+      CHECK(kernels.max(n, z.data()) == Limits::infinity());
+      z[at] = -Limits::infinity();
+      CHECK(kernels.min(n, z.data()) == -Limits::infinity());
+      CHECK(std::isfinite(kernels.exp_sum(n, z.data(), T(0), nullptr)));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("kernels: reductions") {
+  for_each_isa([](const Kernels& table) {
+    check_reductions(table.f32);
+    check_reductions(table.f64);
+  });
+}
+
+TEST_CASE("kernels: the error of a sum does not grow with its length") {
+  const std::vector<float> x(std::size_t{1} << 22, 0.1F);
+  const auto n = static_cast<std::int64_t>(x.size());
+  const double want = 0.1F * static_cast<double>(n);  // adding up in float gives 430,000 of 419,430
+  for_each_isa([&](const Kernels& table) {
+    CHECK(table.f32.sum(n, x.data()) == doctest::Approx(want).epsilon(1e-6));
+    CHECK(table.f32.dot(n, x.data(), x.data()) == doctest::Approx(0.1F * want).epsilon(1e-6));
+  });
+}
+
+// --- Matrix products ----------------------------------------------------------------------------
+
+namespace {
+
+/// A matrix with room around it, laid out in one of several ways.
+template <class T>
+struct TestMatrix {
+  std::vector<T> values;
+  MatrixRef<T> ref;
+};
+
+enum class Layout { rows, columns, padded_rows, every_other, row_repeated, reversed };
+constexpr Layout kLayouts[] = {Layout::rows,        Layout::columns,      Layout::padded_rows,
+                               Layout::every_other, Layout::row_repeated, Layout::reversed};
+
+template <class T>
+TestMatrix<T> make_matrix(std::int64_t rows, std::int64_t cols, Layout layout, std::uint64_t seed) {
+  TestMatrix<T> m;
+  std::int64_t row_stride = cols, col_stride = 1, offset = 0, size = rows * cols;
+  switch (layout) {
+    case Layout::rows: break;
+    case Layout::columns:
+      row_stride = 1;
+      col_stride = rows;
+      break;
+    case Layout::padded_rows:
+      row_stride = cols + 5;
+      size = rows * row_stride;
+      break;
+    case Layout::every_other:
+      row_stride = 2 * cols;
+      col_stride = 2;
+      size *= 2;
+      break;
+    case Layout::row_repeated:
+      row_stride = 0;
+      size = cols;
+      break;
+    case Layout::reversed:
+      row_stride = -cols;
+      offset = (rows - 1) * cols;
+      break;
+  }
+  m.values = random_values<T>(static_cast<std::size_t>(size < 1 ? 1 : size), seed);
+  m.ref = {m.values.data() + (rows > 0 ? offset : 0), row_stride, col_stride};
+  return m;
+}
+
+/// Compares C with A B, or with C + A B, in long double, and what stands beside C with what stood
+/// there before.
+template <class T>
+void check_product(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, MatrixRef<T> b,
+                   const std::vector<T>& before, const std::vector<T>& after, std::int64_t ldc,
+                   bool accumulate) {
+  const Real epsilon = std::numeric_limits<T>::epsilon();
+  double worst = 0;  // error as a share of what is allowed
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < ldc; ++j) {
+      const auto at = static_cast<std::size_t>(i * ldc + j);
+      if (j >= n) {
+        if (after[at] != before[at]) worst = 1e30;  // written beside C
+        continue;
+      }
+      Real sum = accumulate ? Real(before[at]) : 0, scale = std::fabs(sum);
+      for (std::int64_t p = 0; p < k; ++p) {
+        const Real term = Real(a.data[i * a.row_stride + p * a.col_stride]) *
+                          b.data[p * b.row_stride + j * b.col_stride];
+        sum += term;
+        scale += std::fabs(term);
+      }
+      const Real error = std::fabs(after[at] - sum);
+      // k products and sums in sequence: (k + 2) / 2 in the worst case, far less on average.
+      const Real allowed =
+          epsilon * scale *
+          std::fmin((static_cast<Real>(k) + 2) / 2, 2 + std::sqrt(static_cast<Real>(k)) / 4);
+      if (!(error <= allowed)) worst = std::fmax(worst, static_cast<double>(error / allowed));
+    }
+  }
+  CHECK(worst == 0);
+}
+
+template <class T>
+void check_gemm(const FloatKernels<T>& kernels, std::int64_t m, std::int64_t n, std::int64_t k,
+                Layout layout_a, Layout layout_b, bool accumulate) {
+  CAPTURE(m);
+  CAPTURE(n);
+  CAPTURE(k);
+  CAPTURE(static_cast<int>(layout_a));
+  CAPTURE(static_cast<int>(layout_b));
+  CAPTURE(accumulate);
+  const TestMatrix<T> a = make_matrix<T>(m, k, layout_a, 11),
+                      b = make_matrix<T>(k, n, layout_b, 12);
+  const std::int64_t ldc = n + 3;
+  // Without `accumulate` C may hold anything, a NaN too.
+  std::vector<T> before = random_values<T>(static_cast<std::size_t>(m * ldc), 13);
+  std::vector<T> c = before;
+  if (!accumulate) {
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t j = 0; j < n; ++j) {
+        c[static_cast<std::size_t>(i * ldc + j)] = std::numeric_limits<T>::quiet_NaN();
+      }
+    }
+  }
+  std::vector<T> packed_c = c;
+  kernels.gemm(m, n, k, a.ref, b.ref, c.data(), ldc, accumulate);
+  check_product(m, n, k, a.ref, b.ref, before, c, ldc, accumulate);
+
+  // The packed copy, aligned and with a guard, and C in ranges of its columns.
+  const auto size = static_cast<std::size_t>(kernels.packed_size(k, n));
+  std::vector<T> memory(size + 17, T(77));
+  T* packed = memory.data();
+  while (reinterpret_cast<std::uintptr_t>(packed) % 64 != 0) ++packed;
+  kernels.pack(k, n, b.ref, packed);
+  CHECK(packed[size] == T(77));
+  const std::int64_t middle = n / 2 / kernels.panel_columns * kernels.panel_columns;
+  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, accumulate, 0, middle);
+  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, accumulate, middle, n);
+  check_product(m, n, k, a.ref, b.ref, before, packed_c, ldc, accumulate);
+}
+
+template <class T>
+void check_all_gemms(const FloatKernels<T>& kernels) {
+  // Every size of tile, with whole and partial vectors, and both sides of every block size.
+  for (std::int64_t m = 1; m <= 20; ++m) {
+    for (std::int64_t n : {1, 2, 3, 7, 8, 15, 16, 17, 33, 48, 50, 100}) {
+      for (std::int64_t k : {0, 1, 2, 5, 16, 37}) {
+        check_gemm(kernels, m, n, k, Layout::rows, Layout::rows, (m + n + k) % 2 == 0);
+      }
+    }
+  }
+  for (Layout layout_a : kLayouts) {
+    for (Layout layout_b : kLayouts) {
+      for (bool accumulate : {false, true}) {
+        for (std::int64_t m : {1, 2, 13, 40}) {
+          for (std::int64_t n : {1, 5, 64, 101}) {
+            for (std::int64_t k : {1, 3, 19, 70}) {
+              check_gemm(kernels, m, n, k, layout_a, layout_b, accumulate);
+            }
+          }
+        }
+      }
+    }
+  }
+  for (Layout layout_a : {Layout::rows, Layout::columns}) {
+    for (Layout layout_b : {Layout::rows, Layout::columns}) {
+      check_gemm(kernels, 3, 40, 2500, layout_a, layout_b, true);
+      check_gemm(kernels, 20, 70, 2500, layout_a, layout_b, true);
+      check_gemm(kernels, 300, 530, 30, layout_a, layout_b, false);
+      check_gemm(kernels, 129, 49, 600, layout_a, layout_b, false);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("kernels: gemm f32 agrees with the triple loop") {
+  for_each_isa([](const Kernels& table) { check_all_gemms(table.f32); });
+}
+
+TEST_CASE("kernels: gemm f64 agrees with the triple loop") {
+  for_each_isa([](const Kernels& table) { check_all_gemms(table.f64); });
+}
+
+TEST_CASE("kernels: columns can be packed apart") {
+  for_each_isa([](const Kernels& table) {
+    const FloatKernels<float>& kernels = table.f32;
+    const std::int64_t k = 9, n = 3 * kernels.panel_columns + 5, middle = 2 * kernels.panel_columns;
+    const TestMatrix<float> b = make_matrix<float>(k, n, Layout::rows, 1);
+    const auto size = static_cast<std::size_t>(kernels.packed_size(k, n));
+    std::vector<float> memory(2 * size + 32);
+    float* whole = memory.data();
+    while (reinterpret_cast<std::uintptr_t>(whole) % 64 != 0) ++whole;
+    float* parts = whole + (size + 15) / 16 * 16;
+    kernels.pack(k, n, b.ref, whole);
+    kernels.pack(k, middle, b.ref, parts);
+    kernels.pack(k, n - middle, {b.ref.data + middle, b.ref.row_stride, b.ref.col_stride},
+                 parts + k * middle);
+    CHECK(std::vector<float>(whole, whole + size) == std::vector<float>(parts, parts + size));
+  });
+}
+
+TEST_CASE("kernels: products with infinities and NaNs say so") {
+  for_each_isa([](const Kernels& table) {
+    // 21 = one vector and a rest in every instruction set; the infinity is in neither's padding.
+    for (Layout layout : {Layout::rows, Layout::columns}) {
+      for (std::int64_t m : {1, 4, 20}) {
+        TestMatrix<float> b = make_matrix<float>(21, 21, layout, 3);
+        std::vector<float> a(static_cast<std::size_t>(m * 21), 1.0F);
+        const auto at = b.ref.row_stride * 20 + b.ref.col_stride * 17;
+        b.values[static_cast<std::size_t>(at)] = std::numeric_limits<float>::infinity();
+        std::vector<float> c(static_cast<std::size_t>(m * 21));
+        table.f32.gemm(m, 21, 21, {a.data(), 21, 1}, b.ref, c.data(), 21, false);
+        for (std::size_t i = 0; i < c.size(); ++i) CHECK(std::isinf(c[i]) == (i % 21 == 17));
+      }
+    }
+  });
+}
+
+TEST_CASE("kernels: the shared gemm gives the same with every number of threads") {
+  const int threads_before = num_threads();
+  struct Shape {
+    std::int64_t m, n, k;
+  };
+  for (const Shape s : {Shape{20, 800, 200}, Shape{700, 300, 64}, Shape{1, 2000, 1500},
+                        Shape{2000, 1, 1500}, Shape{3, 5, 7}}) {
+    for (Layout layout : {Layout::rows, Layout::columns}) {
+      CAPTURE(s.m);
+      CAPTURE(s.n);
+      const TestMatrix<float> a = make_matrix<float>(s.m, s.k, layout, 1);
+      const TestMatrix<float> b = make_matrix<float>(s.k, s.n, layout, 2);
+      const std::vector<float> before =
+          random_values<float>(static_cast<std::size_t>(s.m * s.n), 3);
+      set_num_threads(1);
+      std::vector<float> alone = before;
+      gemm<float>(s.m, s.n, s.k, a.ref, b.ref, alone.data(), s.n, true);
+      check_product(s.m, s.n, s.k, a.ref, b.ref, before, alone, s.n, true);
+      for (int threads : {2, 3, 5}) {
+        set_num_threads(threads);
+        std::vector<float> shared = before;
+        gemm<float>(s.m, s.n, s.k, a.ref, b.ref, shared.data(), s.n, true);
+        CHECK(shared == alone);
+      }
+    }
+  }
+  set_num_threads(threads_before);
+}
+
+// --- Choice of the instruction set --------------------------------------------------------------
+
+TEST_CASE("kernels: find names the choices") {
+  for (const Kernels* table : available()) CHECK(&find(table->isa) == table);
+  std::string choices;
+  for (const Kernels* table : available()) {
+    choices += (choices.empty() ? "" : ", ") + std::string(table->isa);
+  }
+  CHECK_THROWS_WITH_AS(find("mmx"),
+                       ("UNROLL_ISA: there are no kernels for 'mmx' in this build that this CPU "
+                        "runs; choose from " +
+                        choices)
+                           .c_str(),
+                       std::runtime_error);
+  const char* forced = std::getenv("UNROLL_ISA");
+  CHECK(std::string(active().isa) == (forced != nullptr ? forced : available().front()->isa));
+}
+
+// --- Threads ------------------------------------------------------------------------------------
+
+namespace {
+
+/// Restores the number of threads at the end of a test.
+struct Threads {
+  explicit Threads(int n) : before(num_threads()) { set_num_threads(n); }
+  ~Threads() { set_num_threads(before); }
+  int before;
+};
+
+}  // namespace
+
+TEST_CASE("parallel_for: covers the range once, whatever its size") {
+  for (int threads : {1, 2, 3, 7}) {
+    const Threads guard(threads);
+    CHECK(num_threads() == threads);
+    for (std::int64_t n : {0, 1, 2, 5, 64, 1000}) {
+      for (std::int64_t grain : {0, 1, 10, 2000}) {
+        std::vector<std::atomic<int>> hits(static_cast<std::size_t>(n));
+        std::atomic<int> calls = 0;
+        std::atomic<bool> small = false;
+        parallel_for(100, 100 + n, grain, [&](std::int64_t first, std::int64_t last) {
+          calls.fetch_add(1);
+          if (last - first < grain && last - first < n) small = true;
+          for (std::int64_t i = first; i < last; ++i) ++hits[static_cast<std::size_t>(i - 100)];
+        });
+        CHECK(calls.load() <= threads);
+        CHECK(!small.load());
+        for (const auto& hit : hits) CHECK(hit.load() == 1);
+      }
+    }
+  }
+}
+
+TEST_CASE("parallel_for: really runs in several threads") {
+  const Threads guard(2);
+  // Each half waits for the other, so that neither thread can do both.
+  std::atomic<int> arrived = 0;
+  std::atomic<bool> together = true;
+  parallel_for(0, 2, 1, [&](std::int64_t, std::int64_t) {
+    ++arrived;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (arrived.load() < 2) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        together = false;
+        break;
+      }
+      std::this_thread::yield();
+    }
+  });
+  CHECK(together.load());
+}
+
+TEST_CASE("parallel_for: wakes its workers after a pause, many times") {
+  const Threads guard(2);
+  std::atomic<std::int64_t> sum = 0;
+  for (int round = 0; round < 300; ++round) {
+    parallel_for(0, 10, 1, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) sum += i;
+    });
+    if (round % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  CHECK(sum.load() == 300 * 45);
+}
+
+TEST_CASE("parallel_for: a nested call runs in its own thread") {
+  const Threads guard(3);
+  std::atomic<int> total = 0;
+  std::atomic<bool> moved = false;
+  parallel_for(0, 3, 1, [&](std::int64_t first, std::int64_t last) {
+    const std::thread::id here = std::this_thread::get_id();
+    for (std::int64_t i = first; i < last; ++i) {
+      parallel_for(0, 100, 1, [&](std::int64_t a, std::int64_t b) {
+        if (std::this_thread::get_id() != here) moved = true;
+        total += static_cast<int>(b - a);
+      });
+    }
+  });
+  CHECK(total.load() == 300);
+  CHECK(!moved.load());
+}
+
+TEST_CASE("parallel_for: two user threads at once") {
+  const Threads guard(2);
+  std::atomic<int> total = 0;
+  const auto user = [&] {
+    for (int i = 0; i < 200; ++i) {
+      parallel_for(0, 50, 1,
+                   [&](std::int64_t a, std::int64_t b) { total += static_cast<int>(b - a); });
+    }
+  };
+  std::thread other(user);
+  user();
+  other.join();
+  CHECK(total.load() == 2 * 200 * 50);
+}
+
+TEST_CASE("parallel_for: rethrows the exception of any thread, and goes on working") {
+  const Threads guard(2);
+  for (std::int64_t thrower : {0, 1}) {
+    const auto failing = [&] {
+      parallel_for(0, 2, 1, [&](std::int64_t first, std::int64_t) {
+        if (first == thrower) throw std::runtime_error("chunk " + std::to_string(first));
+      });
+    };
+    CHECK_THROWS_WITH_AS(failing(), ("chunk " + std::to_string(thrower)).c_str(),
+                         std::runtime_error);
+  }
+  std::atomic<int> total = 0;
+  parallel_for(0, 10, 1, [&](std::int64_t a, std::int64_t b) { total += static_cast<int>(b - a); });
+  CHECK(total.load() == 10);
+}
+
+TEST_CASE("set_num_threads: n < 1 is an error and changes nothing") {
+  const int before = num_threads();
+  CHECK_THROWS_WITH_AS(set_num_threads(0), "set_num_threads: n must be from 1 to 4096, not 0",
+                       std::invalid_argument);
+  CHECK(num_threads() == before);
+}
+
+TEST_CASE("FlushDenormals: flushes while it lives, in the workers always") {
+  volatile float small = std::numeric_limits<float>::min();
+  const auto halves_to_zero = [&] {
+    volatile float half = small * 0.5F;
+    return half == 0.0F;
+  };
+  CHECK(!halves_to_zero());
+  {
+    const FlushDenormals outer;
+    CHECK(halves_to_zero());
+    {
+      const FlushDenormals inner;
+      CHECK(halves_to_zero());
+    }
+    CHECK(halves_to_zero());
+    const Threads guard(2);
+    std::atomic<int> flushed = 0;
+    parallel_for(0, 2, 1, [&](std::int64_t first, std::int64_t last) {
+      if (halves_to_zero()) flushed += static_cast<int>(last - first);
+    });
+    CHECK(flushed.load() == 2);
+  }
+  CHECK(!halves_to_zero());
+}
