@@ -339,15 +339,17 @@ std::int64_t bytes_of(const Tensor& tensor) { return tensor.numel() * size_of(te
 std::string json_metadata(const Metadata& metadata) {
   std::string text;
   for (const auto& [key, value] : metadata) {
-    text += (text.empty() ? "" : ",") + quoted(key) + ":" + quoted(value);
+    if (!text.empty()) text += ",";
+    text += fmt::format("{}:{}", quoted(key), quoted(value));
   }
-  return quoted(kMetadata) + ":{" + text + "}";
+  return fmt::format("{}:{{{}}}", quoted(kMetadata), text);
 }
 
 std::string json_entry(const std::string& name, const Tensor& tensor, std::int64_t begin) {
   std::string shape;
   for (std::int64_t size : tensor.shape()) {
-    shape += (shape.empty() ? "" : ",") + std::to_string(size);
+    if (!shape.empty()) shape += ",";
+    shape += std::to_string(size);
   }
   return fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", quoted(name),
                      dtype_name(tensor.dtype()), shape, begin, begin + bytes_of(tensor));
@@ -389,7 +391,7 @@ void save_safetensors(const std::string& path, const NamedTensors& tensors,
     if (!header.empty()) header += ",";
     header += json_entry(tensors[i].first, tensors[i].second, begin[i]);
   }
-  header = "{" + header + "}";
+  header = fmt::format("{{{}}}", header);
   header.resize((header.size() + 7) / 8 * 8, ' ');
   const std::uint64_t header_size = header.size();
   if (header_size > kMaxHeader) {

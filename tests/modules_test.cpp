@@ -32,8 +32,7 @@ struct Net : Module {
   std::vector<Block> blocks;
   Linear out;
   Net() : out(child("out", Linear(3, 2))) {
-    for (int i = 0; i < 2; ++i)
-      blocks.push_back(child("block" + std::to_string(i), Block(3)));
+    for (int i = 0; i < 2; ++i) blocks.push_back(child("block" + std::to_string(i), Block(3)));
   }
   Tensor operator()(const Tensor& x) const {
     Tensor y = x;
@@ -130,8 +129,8 @@ TEST_CASE("module: names are checked when something is registered") {
   CHECK_THROWS_WITH_AS(module.child("w", Linear(1, 1)), "child: the name is taken: w", ValueError);
   CHECK_THROWS_WITH_AS(module.child("bias_l0", Linear(1, 1)), "child: the name is taken: bias_l0",
                        ValueError);
-  CHECK_THROWS_WITH_AS(module.absorb(Linear(1, 1), "_l0"),
-                       "absorb: the name is taken: weight_l0", ValueError);
+  CHECK_THROWS_WITH_AS(module.absorb(Linear(1, 1), "_l0"), "absorb: the name is taken: weight_l0",
+                       ValueError);
   CHECK(names(module.named_parameters()) ==
         std::vector<std::string>{"w", "layer.weight", "layer.bias", "weight_l0", "bias_l0"});
 }
@@ -379,7 +378,8 @@ TEST_CASE("Linear: x W' + b, for any leading dimensions") {
   linear.weight.copy_(tensor({{1, 2, 3}, {4, 5, 6}}));
   linear.bias.copy_(tensor({10, 20}));
   CHECK(max_difference(linear(tensor({1, 0, -1})), tensor({8, 18})) == 0.0);
-  CHECK(max_difference(linear(tensor({{1, 0, -1}, {0, 1, 0}})), tensor({{8, 18}, {12, 25}})) == 0.0);
+  CHECK(max_difference(linear(tensor({{1, 0, -1}, {0, 1, 0}})), tensor({{8, 18}, {12, 25}})) ==
+        0.0);
   CHECK(linear(zeros({5, 4, 3})).shape() == Shape{5, 4, 2});
   CHECK(linear(zeros({0, 3})).shape() == Shape{0, 2});
 }
@@ -426,8 +426,8 @@ TEST_CASE("Embedding: rows of the table; the padding row is 0 and stays so") {
   CHECK(max_difference(y[0][0], embed.weight[2]) == 0.0);
   CHECK(max_difference(y[1][1], embed.weight[3]) == 0.0);
   sum(y).backward();
-  CHECK(max_difference(embed.weight.grad(),
-                       tensor({{0, 0, 0}, {0, 0, 0}, {2, 2, 2}, {1, 1, 1}})) == 0.0);
+  CHECK(max_difference(embed.weight.grad(), tensor({{0, 0, 0}, {0, 0, 0}, {2, 2, 2}, {1, 1, 1}})) ==
+        0.0);
 }
 
 TEST_CASE("Embedding: starts standard normal; errors") {
@@ -438,7 +438,8 @@ TEST_CASE("Embedding: starts standard normal; errors") {
   CHECK_THROWS_AS(embed(from_vector<std::int64_t>({200})), IndexError);
   CHECK_THROWS_WITH_AS(
       Embedding(0, 3),
-      "Embedding: sizes are at least 1, but num_embeddings is 0 and embedding_dim is 3", ValueError);
+      "Embedding: sizes are at least 1, but num_embeddings is 0 and embedding_dim is 3",
+      ValueError);
   CHECK_THROWS_WITH_AS(Embedding(4, 3, 4), "Embedding: padding_idx is 4, but the rows are 0 to 3",
                        ValueError);
 }
@@ -473,8 +474,8 @@ TEST_CASE("Dropout: zeros and scales in training, does nothing in evaluation") {
 TEST_CASE("Sequential: one after the other, named by position") {
   const Linear first(2, 3);
   const Linear second(3, 1);
-  Sequential net(first, relu, Dropout(0.5),
-                 [](const Tensor& x) { return x * 2.0; }, Sequential(second));
+  Sequential net(
+      first, relu, Dropout(0.5), [](const Tensor& x) { return x * 2.0; }, Sequential(second));
   CHECK(names(net.named_parameters()) ==
         std::vector<std::string>{"0.weight", "0.bias", "4.0.weight", "4.0.bias"});
   net.eval();
@@ -497,10 +498,10 @@ TEST_CASE("init: they write into a parameter and return it") {
 }
 
 TEST_CASE("init: a generator makes the numbers repeatable, in f32 and f64 alike") {
-  for (const auto& fill : {+[](Tensor x, Generator& g) { return init::uniform_(x, -1, 1, g); },
-                           +[](Tensor x, Generator& g) { return init::normal_(x, 0, 1, g); },
-                           +[](Tensor x, Generator& g) { return init::xavier_normal_(x, 1, g); },
-                           +[](Tensor x, Generator& g) { return init::orthogonal_(x, 1, g); }}) {
+  for (const auto& fill : {+[](Tensor x, Generator&g) { return init::uniform_(x, -1, 1, g); },
+                           +[](Tensor x, Generator&g) { return init::normal_(x, 0, 1, g); },
+                           +[](Tensor x, Generator&g) { return init::xavier_normal_(x, 1, g); },
+                           +[](Tensor x, Generator&g) { return init::orthogonal_(x, 1, g); }}) {
     Generator a(4), b(4);
     const Tensor x = fill(empty({5, 4}), a);
     const Tensor y = fill(empty({5, 4}, DType::f64), b);
@@ -535,7 +536,8 @@ TEST_CASE("init: distributions have the bounds and deviations that they promise"
   check_normal(init::kaiming_normal_(empty(shape), 0.0, init::Fan::out), std::sqrt(2.0 / 300));
   CHECK_THROWS_WITH_AS(
       init::xavier_uniform_(empty({3})),
-      "init::xavier_uniform_: fans are defined for 2 dimensions and more, but x is (3)", ShapeError);
+      "init::xavier_uniform_: fans are defined for 2 dimensions and more, but x is (3)",
+      ShapeError);
 }
 
 TEST_CASE("init: orthogonal matrices are orthogonal") {

@@ -1,7 +1,7 @@
 // Cells, scan, Recurrent: against PyTorch, against backpropagation through time derived by hand,
 // against the textbooks' writings, and for cells that users write.
 
-#include "modules/recurrent.h"
+#include "modules/modules.h"
 
 #include <doctest/doctest.h>
 
@@ -249,8 +249,7 @@ void gru_bptt(Problem& p, bool reset_after) {
       }
       const Vec u_rh = times(p.w_hh, rh, 2 * H, H);
       for (std::size_t i = 0; i < H; ++i) {
-        const double recurrent =
-            reset_after ? k.r[i] * k.q[i] : u_rh[i] + p.b_hh.a[2 * H + i];
+        const double recurrent = reset_after ? k.r[i] * k.q[i] : u_rh[i] + p.b_hh.a[2 * H + i];
         k.n[i] = std::tanh(wx[2 * H + i] + p.b_ih.a[2 * H + i] + recurrent);
         next[i] = (1.0 - k.z[i]) * k.n[i] + k.z[i] * h[t][i];
       }
@@ -449,8 +448,8 @@ namespace {
 template <class Cell>
 Tensor joined(const Cell& cell, std::int64_t gate) {
   const std::int64_t H = cell.hidden_size;
-  return concatenate({narrow(cell.weight_hh, 0, gate * H, H), narrow(cell.weight_ih, 0, gate * H, H)},
-                     1);
+  return concatenate(
+      {narrow(cell.weight_hh, 0, gate * H, H), narrow(cell.weight_ih, 0, gate * H, H)}, 1);
 }
 template <class Cell>
 Tensor joined_bias(const Cell& cell, std::int64_t gate) {
@@ -662,8 +661,8 @@ TEST_CASE("recurrent: splitting the batch changes neither outputs nor gradients"
   std::vector<Tensor> outputs, sums;
   for (const auto& [first, n] : {std::pair<std::int64_t, std::int64_t>{0, 1}, {1, 2}, {3, 3}}) {
     outputs.push_back(lstm(narrow(xs, 1, first, n)).outputs);
-    const auto part = grad({outputs.back()}, lstm.parameters(),
-                           {.grad_outputs = {narrow(seed, 1, first, n)}});
+    const auto part =
+        grad({outputs.back()}, lstm.parameters(), {.grad_outputs = {narrow(seed, 1, first, n)}});
     for (std::size_t i = 0; i < part.size(); ++i)
       if (i < sums.size())
         sums[i] = sums[i] + part[i];
@@ -685,9 +684,9 @@ TEST_CASE("recurrent: a state carried on continues the sequence; detached, the g
   const auto [first, state] = gru(narrow(xs, 0, 0, 4));
   const Tensor second = gru(narrow(xs, 0, 4, 2), state).outputs;
   CHECK(max_difference(concatenate({first, second}), whole) < 1e-14);
-  const auto carried = grad({first, second}, {xs},
-                            {.retain_graph = true,
-                             .grad_outputs = {narrow(seed, 0, 0, 4), narrow(seed, 0, 4, 2)}});
+  const auto carried =
+      grad({first, second}, {xs},
+           {.retain_graph = true, .grad_outputs = {narrow(seed, 0, 0, 4), narrow(seed, 0, 4, 2)}});
   CHECK(max_difference(carried[0], full) < 1e-13);
 
   const Tensor cut = gru(narrow(xs, 0, 4, 2), detach(state)).outputs;
@@ -795,13 +794,12 @@ TEST_CASE("scan: a cell needs only step") {
 }
 
 TEST_CASE("scan: a step may put out something other than its state") {
-  const auto [squares, total] = scan(Squares{}, tensor({{1}, {2}, {3}}), zeros({1}));
-  CHECK(max_difference(squares, tensor({{1}, {9}, {36}})) == 0.0);
+  const auto [squares, total] = scan(Squares{}, tensor({1, 2, 3}), tensor(0.0));
+  CHECK(max_difference(squares, tensor({1, 9, 36})) == 0.0);
   CHECK(total.item() == 6.0);
 
-  const auto [outputs, state] =
-      scan(TwoSpeeds{}, tensor({{1}, {1}}), Pair{zeros({1}), zeros({1})});
-  CHECK(max_difference(outputs, tensor({{0}, {1.5 - 1.9}})) < 1e-6);
+  const auto [outputs, state] = scan(TwoSpeeds{}, tensor({1, 1}), Pair{tensor(0.0), tensor(0.0)});
+  CHECK(max_difference(outputs, tensor({0, 1.5 - 1.9})) < 1e-6);
   CHECK(state.slow.item() == doctest::Approx(1.9));
 }
 
@@ -902,8 +900,8 @@ TEST_CASE("recurrent: errors name what does not fit") {
   const GRU gru(3, 4);
   CHECK_THROWS_WITH_AS(gru(zeros({5, 2, 7})),
                        "GRU: xs must be [T, B, input_size = 3], but is (5, 2, 7)", ShapeError);
-  CHECK_THROWS_WITH_AS(gru(zeros({2, 3})),
-                       "GRU: xs must be [T, B, input_size = 3], but is (2, 3)", ShapeError);
+  CHECK_THROWS_WITH_AS(gru(zeros({2, 3})), "GRU: xs must be [T, B, input_size = 3], but is (2, 3)",
+                       ShapeError);
   CHECK_THROWS_WITH_AS(gru.step(zeros({5, 2, 3})),
                        "GRU: step: x must be [B, input_size = 3], but is (5, 2, 3)", ShapeError);
   CHECK_THROWS_WITH_AS(gru(zeros({0, 2, 3})), "scan: the sequence is empty: xs is (0, 2, 3)",
@@ -921,9 +919,9 @@ TEST_CASE("recurrent: errors name what does not fit") {
   CHECK_THROWS_WITH_AS(cell.project(zeros({2, 4})),
                        "RNNCell: project: x must be [..., input_size = 3], but is (2, 4)",
                        ShapeError);
-  CHECK_THROWS_WITH_AS(GRUCell(3, 4).step(zeros({2, 3}), zeros({2, 4})),
-                       "GRUCell: step: x must be projected, [B, 3 * hidden_size = 12], but is (2, 3)",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(
+      GRUCell(3, 4).step(zeros({2, 3}), zeros({2, 4})),
+      "GRUCell: step: x must be projected, [B, 3 * hidden_size = 12], but is (2, 3)", ShapeError);
   CHECK_THROWS_WITH_AS(scan(Accumulator{}, zeros({}), zeros({})),
                        "scan: xs must be [T, ...], but is ()", ShapeError);
   CHECK_THROWS_WITH_AS(scan(cell, zeros({3})), "scan: xs must be [T, B, ...], but is (3)",

@@ -4,7 +4,27 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+
+/// A value that may be missing is null in JSON.
+template <class T>
+struct nlohmann::adl_serializer<std::optional<T>> {
+  template <class AnyJson>
+  static void to_json(AnyJson& json, const std::optional<T>& value) {
+    if (value)
+      json = *value;
+    else
+      json = nullptr;
+  }
+  template <class AnyJson>
+  static void from_json(const AnyJson& json, std::optional<T>& value) {
+    if (json.is_null())
+      value.reset();
+    else
+      value = json.template get<T>();
+  }
+};
 
 namespace examples {
 

@@ -44,7 +44,7 @@ template <Op op, class V>
   } else if constexpr (op == Op::affine) {
     return s0 * a + s1;
   } else if constexpr (op == Op::neg) {
-    return -a;
+    return V(-1) * a;  // xsimd's -a may be 0 - a, which makes +0 of +0
   } else if constexpr (op == Op::abs) {
     if constexpr (std::is_same_v<V, std::int64_t>) {
       return select(a < zero, -a, a);
