@@ -23,7 +23,6 @@ endif()
 set(isa_sources)
 foreach(isa ${isas})
   set(source ${PROJECT_SOURCE_DIR}/framework/kernels/isa/${isa}.cpp)
-  file(GLOB source CONFIGURE_DEPENDS ${source})
   list(APPEND isa_sources ${source})
   set_source_files_properties(${source} PROPERTIES
     COMPILE_OPTIONS "-O3;-ffp-contract=fast;${isa_flags_${isa}}")

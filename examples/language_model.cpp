@@ -1,4 +1,4 @@
-// Learns to write like a text, character by character or word by word; evaluates, generates, scores.
+// Learns to write like a text, by characters or words; generates, evaluates and scores text.
 //
 //   language_model                                       learns the bundled story in about a minute
 //   language_model train --text FILE --hidden 512        learns a text of yours
@@ -23,16 +23,21 @@
 #include <variant>
 #include <vector>
 
+#include "common/checkpoint.h"
 #include "common/interrupt.h"
 #include "common/json_log.h"
+#include "common/options.h"
 #include "common/plot.h"
 #include "common/program.h"
 #include "common/progress.h"
+#include "common/tokenizer.h"
 
 using namespace unroll;
-using examples::Json;
+using examples::Json, examples::Tokenizer, examples::encode, examples::to_json;
 
 namespace {
+
+constexpr const char* kDefaultFile = "language_model.safetensors";
 
 // --- Options ------------------------------------------------------------------------------------
 
@@ -43,20 +48,19 @@ struct Config {
   std::int64_t max_tokens = 0;
   std::string cell = "gru";
   std::int64_t layers = 1, hidden = 256, embed = 0;
+  double dropout = 0;
+  std::string init;
+  std::optional<double> forget_bias;
   std::int64_t batch = 32, steps = 35;
   std::string sampling = "sequential";
   std::string optimizer = "adam";
   std::optional<double> lr;
-  double momentum = 0, clip = 1, dropout = 0;
-  std::string init;
-  std::optional<double> forget_bias;
-  double lr_decay = 1;
+  double momentum = 0, clip = 1, lr_decay = 1;
   std::int64_t lr_decay_after = 0;
   std::int64_t epochs = 30;
   std::uint64_t seed = 0;
   std::string log, plot = "language_model.svg";
 
-  /// Names every option once: for the command line, --help and the saved model.
   template <class F>
   void each(F&& option) {
     using CLI::IsMember, CLI::NonNegativeNumber, CLI::PositiveNumber;
@@ -64,109 +68,65 @@ struct Config {
     option("valid", valid, "text to measure the perplexity on after each epoch");
     option("test", test, "text to measure the perplexity on at the end");
     option("level", level, "what a token is", IsMember({"char", "word"}));
-    option("clean", clean, "letters: only a-z and spaces stay", IsMember({"none", "letters"}));
-    option("max-tokens", max_tokens, "use only so many tokens of the text; 0: all",
+    option("clean", clean, "letters: only a-z and single spaces stay",
+           IsMember({"none", "letters"}));
+    option("max-tokens", max_tokens, "learn only the first so many tokens of the text; 0: all",
            NonNegativeNumber);
     option("cell", cell, "kind of recurrent network", IsMember({"rnn", "gru", "lstm"}));
     option("layers", layers, "recurrent layers (one so far)", PositiveNumber);
     option("hidden", hidden, "size of the hidden state", PositiveNumber);
-    option("embed", embed, "size of the token embedding; 0: one-hot vectors", NonNegativeNumber);
+    option("embed", embed, "size of the token embedding; 0: one-hot", NonNegativeNumber);
+    option("dropout", dropout, "on embeddings and hidden states", NonNegativeNumber);
+    option("init", init, "all parameters from uniform:A, in (-A, A), or normal:S (default: PyTorch's)");
+    option("forget-bias", forget_bias, "what the bias of the LSTM's forget gate starts with");
     option("batch", batch, "windows side by side", PositiveNumber);
     option("steps", steps, "tokens per window", PositiveNumber);
-    option("sampling", sampling, "windows in random order, or in sequence with the state carried",
+    option("sampling", sampling, "windows at random, or in sequence with the state carried on",
            IsMember({"random", "sequential"}));
     option("optimizer", optimizer, "", IsMember({"sgd", "adam"}));
     option("lr", lr, "learning rate (default: 0.003 for adam, 1 for sgd)", NonNegativeNumber);
     option("momentum", momentum, "of sgd", NonNegativeNumber);
     option("clip", clip, "largest norm of the gradient; 0: any", NonNegativeNumber);
-    option("dropout", dropout, "on the input and the output of the recurrent network",
+    option("lr-decay", lr_decay, "factor on the learning rate for each epoch ...",
            NonNegativeNumber);
-    option("init", init, "start of all parameters: uniform:A in (-A, A), normal:S (default: PyTorch's)");
-    option("forget-bias", forget_bias, "start of the LSTM's forget bias");
-    option("lr-decay", lr_decay, "factor on the learning rate per epoch ...", NonNegativeNumber);
     option("lr-decay-after", lr_decay_after, "... after this one", NonNegativeNumber);
-    option("epochs", epochs, "times through the text", NonNegativeNumber);
+    option("epochs", epochs, "times through the text", PositiveNumber);
     option("seed", seed, "of all random numbers");
     option("log", log, "file for one JSON object per epoch");
     option("plot", plot, "SVG file for the perplexity curve; \"\": none");
   }
 };
 
-/// What belongs to one call of the program only.
+/// How a text is continued.
+struct Continuation {
+  std::string prefix;
+  std::int64_t length = 400;
+  SamplingOptions sampling{.temperature = 0.7};
+  std::uint64_t seed = 0;
+
+  void add_options(CLI::App& app) {
+    const auto add = [&](const char* name, auto& value, const char* help) {
+      return app.add_option(name, value, help)->capture_default_str();
+    };
+    app.add_option("--prefix", prefix, "text to continue (default: the start of a line)");
+    add("--length", length, "tokens to write")->check(CLI::NonNegativeNumber);
+    add("--temperature", sampling.temperature, "below 1 bolder, above 1 wilder; 0: arg-max");
+    add("--top-k", sampling.top_k, "choose among the k most probable tokens; 0: all");
+    add("--top-p", sampling.top_p, "choose among the most probable that reach p together");
+  }
+};
+
+/// What else belongs to one call of the program.
 struct Call {
-  std::string load, save;
+  std::string load, save, program;
   int threads = 0;
   bool quiet = false;
 };
 
-struct Continuation {
-  std::string prefix;
-  std::int64_t length = 300;
-  SamplingOptions sampling{.temperature = 0.7};
-  std::uint64_t seed = 0;
-};
-
-// --- Text and tokens ----------------------------------------------------------------------------
-
-/// The token that stands for the end of a line; with only letters there is none.
-std::string line_end(const Config& config) {
-  if (config.clean == "letters") return "";
-  return config.level == "word" ? "<eos>" : "\n";
-}
-
-std::vector<std::string> tokenize_line(const std::string& line, const Config& config) {
-  const std::string text = config.clean == "letters" ? letters_only(line) : line;
-  return config.level == "word" ? split_words(text) : split_characters(text);
-}
-
-std::vector<std::string> tokenize(const std::string& text, const Config& config) {
-  std::vector<std::string> tokens;
-  for (const std::string& line : split_lines(text)) {
-    for (std::string& token : tokenize_line(line, config)) tokens.push_back(std::move(token));
-    if (const std::string end = line_end(config); !end.empty()) tokens.push_back(end);
-  }
-  return tokens;
-}
-
-std::string to_text(const std::vector<std::string>& tokens, const Config& config) {
-  if (config.level == "char") return join(tokens);
-  std::string text;
-  for (const std::string& token : tokens) {
-    if (!text.empty() && text.back() != '\n' && token != "<eos>") text += ' ';
-    text += token == "<eos>" ? "\n" : token;
-  }
-  return text;
-}
-
-/// The numbers of the tokens; says so when some are unknown.
-std::vector<std::int64_t> encode(const std::vector<std::string>& tokens, const Vocab& vocab,
-                                 const std::string& where) {
-  const auto unknown = [&](const std::string& token) { return !vocab.contains(token); };
-  if (const auto count = std::count_if(tokens.begin(), tokens.end(), unknown); count > 0)
-    examples::warn(fmt::format(
-        "{}: {} of {} tokens are not in the vocabulary, the first one is '{}'; they count as {}",
-        where, count, tokens.size(), *std::find_if(tokens.begin(), tokens.end(), unknown),
-        vocab.token(0)));
-  return vocab.encode(tokens);
-}
-
-std::vector<std::int64_t> encode_file(const std::string& path, const Vocab& vocab,
-                                      const Config& config) {
-  return encode(tokenize(read_text(path), config), vocab, path);
-}
-
-/// What a line or a text is read after: the end of a line before it, or a space. Empty where the
-/// vocabulary has neither.
-std::vector<std::int64_t> line_start(const Vocab& vocab, const Config& config) {
-  for (const std::string& token : {line_end(config), std::string(" ")})
-    if (vocab.contains(token)) return {vocab.index(token)};
-  return {};
-}
-
 // --- The model ----------------------------------------------------------------------------------
 
-/// p(next token | all tokens so far) = softmax(W_out h_t + b_out), where h_t is the state of a
-/// recurrent network that has read them (Mikolov et al. 2010).
+/// p(next token | all tokens so far) = softmax(W h + b), where h is the state of a recurrent
+/// network that has read them (Mikolov et al. 2010).
 struct LanguageModel : Module {
   using Network = std::variant<RNN, GRU, LSTM>;
   /// What the network remembers, h or h and c; empty before the first token.
@@ -184,11 +144,11 @@ struct LanguageModel : Module {
   /// tokens: i64 [T, B]; returns the logits [T, B, V]. The state goes in and comes out.
   Tensor operator()(const Tensor& tokens, State& state) const {
     const Tensor xs = embedding ? dropout((*embedding)(tokens)) : one_hot(tokens, vocab_size);
-    const auto run = [&](const auto& layers) {
-      auto start = layers.initial_state(tokens.size(1));
+    const auto run = [&](const auto& net) {
+      auto start = net.initial_state(tokens.size(1));
       std::size_t i = 0;
       if (!state.empty()) for_each_tensor(start, [&](Tensor& t) { t = state.at(i++); });
-      auto [hs, last] = layers(xs, start);
+      auto [hs, last] = net(xs, start);
       state.clear();
       for_each_tensor(last, [&](Tensor& t) { state.push_back(t); });
       return hs;
@@ -225,7 +185,7 @@ struct LanguageModel : Module {
       // An LSTM has two biases per gate, which are added; the gates stand in the order i f g o.
       if (config.forget_bias && name.find("network.bias") == 0)
         narrow(parameter, 0, config.hidden, config.hidden)
-            .fill_(name.find("bias_ih") != name.npos ? *config.forget_bias : 0.0);
+            .fill_(name == "network.bias_ih_l0" ? *config.forget_bias : 0.0);
     }
   }
 
@@ -236,126 +196,24 @@ struct LanguageModel : Module {
   Dropout dropout;
 };
 
+// --- Using a model ------------------------------------------------------------------------------
+
 /// Tokens as a batch of one: [T, 1].
 Tensor column(const std::vector<std::int64_t>& tokens) {
-  return from_vector(tokens, {static_cast<std::int64_t>(tokens.size()), 1});
+  return from_vector(tokens, {std::ssize(tokens), 1});
 }
-
-// --- Saving and loading -------------------------------------------------------------------------
-
-/// How far a training run is. With the tensors, all that it takes to go on as if nothing had
-/// happened.
-struct Position {
-  std::int64_t epoch = 0;      ///< complete epochs
-  std::int64_t batch = 0;      ///< complete batches of the next one,
-  double loss = 0;             ///< the sum over their tokens,
-  std::int64_t tokens = 0;     ///< how many these are,
-  double seconds = 0;          ///< and what they took
-  double total_seconds = 0;    ///< of all complete epochs, evaluation not counted
-  std::size_t corpus = 0;      ///< length of the text in tokens
-  std::vector<double> train, valid;  ///< perplexities so far
-  std::array<std::uint64_t, 6> generator{};
-  LanguageModel::State state;  ///< where the windows are in sequence
-
-  template <class F>
-  void each(F&& field) {
-    field("epoch", epoch), field("batch", batch), field("loss", loss), field("tokens", tokens);
-    field("seconds", seconds), field("total_seconds", total_seconds), field("corpus", corpus);
-    field("train", train), field("valid", valid), field("generator", generator);
-  }
-  void start_epoch() { batch = tokens = 0, loss = seconds = 0, state.clear(); }
-};
-
-template <class T>
-Json to_json(T values) {
-  Json json;
-  values.each([&](const char* name, auto& value, auto&&...) { json[name] = value; });
-  return json;
-}
-
-template <class T>
-T from_json(const Json& json) {
-  T values;
-  values.each([&](const char* name, auto& value, auto&&...) {
-    value = json.at(name).get<std::remove_cvref_t<decltype(value)>>();
-  });
-  return values;
-}
-
-void add(NamedTensors& all, const std::string& prefix, const NamedTensors& tensors) {
-  for (const auto& [name, tensor] : tensors) all.emplace_back(prefix + name, tensor);
-}
-
-NamedTensors part(const NamedTensors& all, const std::string& prefix) {
-  NamedTensors tensors;
-  for (const auto& [name, tensor] : all)
-    if (name.compare(0, prefix.size(), prefix) == 0)
-      tensors.emplace_back(name.substr(prefix.size()), tensor);
-  return tensors;
-}
-
-void save(const std::string& path, const Config& config, const Vocab& vocab,
-          const LanguageModel& model, const Optimizer& optimizer, const Position& position) {
-  NamedTensors tensors;
-  add(tensors, "model.", model.state_dict());
-  add(tensors, "optimizer.", optimizer.state_dict());
-  for (std::size_t i = 0; i < position.state.size(); ++i)
-    tensors.emplace_back(fmt::format("state.{}", i), position.state[i]);
-  save_safetensors(path, tensors,
-                   {{"config", to_json(config).dump()},
-                    {"vocabulary", vocab.to_text()},
-                    {"position", to_json(position).dump()}});
-}
-
-/// What save() wrote.
-struct Saved {
-  std::string path;
-  Config config;
-  Vocab vocab;
-  Position position;
-  NamedTensors tensors;
-
-  LanguageModel model() const {
-    LanguageModel model(config, vocab.size());
-    model.load_state_dict(part(tensors, "model."));
-    return model;
-  }
-};
-
-Saved load(const std::string& path) {
-  TensorFile file = load_safetensors(path);
-  const auto parse = [&](const char* key) {
-    const auto found = file.metadata.find(key);
-    if (found == file.metadata.end())
-      throw FileError(fmt::format("{} is no model that language_model saved: it has no {}", path,
-                                  key));
-    return Json::parse(found->second);
-  };
-  try {
-    Saved saved{path, from_json<Config>(parse("config")),
-                Vocab::from_text(file.metadata["vocabulary"], path),
-                from_json<Position>(parse("position")), std::move(file.tensors)};
-    for (const auto& [name, tensor] : part(saved.tensors, "state."))
-      saved.position.state.push_back(tensor);
-    return saved;
-  } catch (const Json::exception& error) {
-    throw FileError(fmt::format("{}: damaged metadata: {}", path, error.what()));
-  }
-}
-
-// --- Using a model ------------------------------------------------------------------------------
 
 /// exp(mean of -log p(token | those before)) over all tokens but the first. A long text is read in
 /// several rows at once, each of 1,000 tokens or more, so that their cold starts weigh little.
 double perplexity(LanguageModel& model, const std::vector<std::int64_t>& corpus,
-                  const Config& config) {
+                  std::int64_t steps) {
   const NoGrad no_grad;
   model.eval();
-  const auto rows = std::clamp<std::int64_t>(static_cast<std::int64_t>(corpus.size()) / 1000, 1, 32);
+  const auto rows = std::clamp<std::int64_t>(std::ssize(corpus) / 1000, 1, 32);
   double loss = 0;
   std::int64_t tokens = 0;
   LanguageModel::State state;
-  for (const auto& [x, y] : evaluation_windows(corpus, {rows, config.steps})) {
+  for (const auto& [x, y] : evaluation_windows(corpus, {rows, steps})) {
     loss += cross_entropy(model(x, state), y, {.reduction = Reduction::sum}).item();
     tokens += y.numel();
   }
@@ -367,100 +225,383 @@ std::string continue_text(LanguageModel& model, const Vocab& vocab, const Config
                           const Continuation& options) {
   const NoGrad no_grad;
   model.eval();
-  std::vector<std::string> tokens = tokenize_line(options.prefix, config);
-  std::vector<std::int64_t> context = line_start(vocab, config);
+  const Tokenizer tokenizer(config.level, config.clean);
+  std::vector<std::string> tokens = tokenizer.line(options.prefix);
+  std::vector<std::int64_t> context = tokenizer.line_start(vocab);
   for (std::int64_t token : encode(tokens, vocab, "--prefix")) context.push_back(token);
-  if (context.empty()) throw ValueError("--prefix: this model has to be given some words");
+  if (context.empty()) throw ValueError("--prefix: this model has to be given a word or more");
 
   Generator generator(options.seed);
-  const Tensor unknown = one_hot(tensor(0, DType::i64), vocab.size());
+  const Tensor unknown = one_hot(full({}, 0, DType::i64), vocab.size());
+  constexpr double never = -std::numeric_limits<double>::infinity();
   LanguageModel::State state;
-  Tensor logits = model(column(context), state);  // warm-up: reads the prefix
+  Tensor logits = model(column(context), state);  // warm-up: the model reads the prefix
   for (std::int64_t i = 0; i < options.length; ++i) {
-    const double never = -std::numeric_limits<double>::infinity();
-    const Tensor next =
-        sample(masked_fill(logits[-1][0], unknown, never), options.sampling, generator);
-    const auto token = static_cast<std::int64_t>(next.item());
+    const Tensor scores = masked_fill(logits[-1][0], unknown, never);
+    const auto token =
+        static_cast<std::int64_t>(sample(scores, options.sampling, generator).item());
     tokens.push_back(vocab.token(token));
     logits = model(column({token}), state);
   }
-  return to_text(tokens, config);
+  return tokenizer.join(tokens);
 }
 
-/// Prints log p(line) = sum of log p(token | those before), the perplexity and the line.
-void score_line(LanguageModel& model, const Vocab& vocab, const Config& config,
-                const std::string& line, std::int64_t number) {
+/// log p(line), the sum of log p(token | those before), and the perplexity.
+void print_score(LanguageModel& model, const Vocab& vocab, const Config& config,
+                 const std::string& line, std::int64_t number) {
   const NoGrad no_grad;
   model.eval();
-  std::vector<std::int64_t> tokens = line_start(vocab, config);
-  for (std::int64_t token :
-       encode(tokenize_line(line, config), vocab, fmt::format("line {}", number)))
-    tokens.push_back(token);
-  double loss = 0;
-  const auto scored = static_cast<std::int64_t>(tokens.size()) - 1;
-  if (scored > 0) {
-    LanguageModel::State state;
-    const Tensor all = column(tokens);
-    loss = cross_entropy(model(narrow(all, 0, 0, scored), state), narrow(all, 0, 1, scored),
-                         {.reduction = Reduction::sum})
-               .item();
+  const Tokenizer tokenizer(config.level, config.clean);
+  const std::string where = fmt::format("line {}", number);
+  std::vector<std::int64_t> tokens = tokenizer.line_start(vocab);
+  for (std::int64_t token : encode(tokenizer.line(line), vocab, where)) tokens.push_back(token);
+  const std::int64_t scored = std::ssize(tokens) - 1;
+  if (scored < 1) {
+    fmt::print("{:>10} {:>10}  {}\n", "-", "-", line);
+    return;
   }
-  fmt::print("{:10.2f} {:10.2f}  {}\n", 0.0 - loss,
-             scored > 0 ? std::exp(loss / static_cast<double>(scored)) : 1.0, line);
+  LanguageModel::State state;
+  const Tensor all = column(tokens);
+  const Tensor logits = model(narrow(all, 0, 0, scored), state);
+  const double loss =
+      cross_entropy(logits, narrow(all, 0, 1, scored), {.reduction = Reduction::sum}).item();
+  fmt::print("{:10.2f} {:10.2f}  {}\n", -loss, std::exp(loss / static_cast<double>(scored)), line);
   std::fflush(stdout);
 }
 
 // --- Training -----------------------------------------------------------------------------------
 
-std::unique_ptr<Optimizer> make_optimizer(const Config& config, const LanguageModel& model) {
-  if (config.optimizer == "sgd")
-    return std::make_unique<SGD>(model.parameters(),
-                                 SGDOptions{.lr = *config.lr, .momentum = config.momentum});
-  if (config.momentum != 0)
-    throw ValueError("--momentum is for --optimizer sgd; adam has its own");
-  return std::make_unique<Adam>(model.parameters(), AdamOptions{.lr = *config.lr});
-}
+/// How far a training is. With model, optimizer and state, all that it takes to go on as if nothing
+/// had happened.
+struct Position {
+  std::int64_t epoch = 0;            ///< complete epochs
+  std::int64_t batch = 0;            ///< complete batches of the next one,
+  double loss = 0;                   ///< the sum over their tokens,
+  std::int64_t tokens = 0;           ///< how many these are,
+  double seconds = 0;                ///< and what they took
+  double total_seconds = 0;          ///< of all complete epochs, evaluation not counted
+  std::int64_t corpus = 0;           ///< length of the text in tokens
+  std::vector<double> train, valid;  ///< perplexities of the complete epochs
+  std::array<std::uint64_t, 6> generator{};
 
-/// What a model that goes on learning must have in common with the saved one.
-void check_same_model(const Saved& saved, const Config& config) {
-  const Json before = to_json(saved.config), now = to_json(config);
-  for (const char* name : {"level", "clean", "cell", "layers", "hidden", "embed", "optimizer"})
-    if (before[name] != now[name])
-      throw ValueError(fmt::format("--{} {} does not fit {}, which was trained with {}", name,
-                                   now[name].dump(), saved.path, before[name].dump()));
-}
+  template <class F>
+  void each(F&& field) {
+    field("epoch", epoch), field("batch", batch), field("loss", loss), field("tokens", tokens);
+    field("seconds", seconds), field("total_seconds", total_seconds), field("corpus", corpus);
+    field("train", train), field("valid", valid), field("generator", generator);
+  }
+  void start_epoch() { batch = tokens = 0, loss = seconds = 0; }
+};
 
-bool same_windows(const Saved& saved, const Config& config, std::size_t corpus) {
-  const Json before = to_json(saved.config), now = to_json(config);
-  for (const char* name : {"text", "max-tokens", "batch", "steps", "sampling", "seed"})
-    if (before[name] != now[name]) return false;
-  return saved.position.corpus == corpus;
-}
+class Training {
+ public:
+  Training(const Config& wanted, const Call& this_call,
+           const std::optional<examples::Checkpoint>& saved)
+      : config(wanted), call(this_call) {
+    for (const std::string& path : {call.save, config.plot})
+      if (!path.empty()) examples::require_writable(path);
+    if (!config.lr) config.lr = config.optimizer == "adam" ? 0.003 : 1.0;
+    if (config.optimizer == "adam" && config.momentum != 0)
+      throw ValueError("--momentum is for --optimizer sgd; adam has its own");
 
-/// One epoch of windows. Each epoch has a generator of its own, so that one that goes on in the
-/// middle has the same windows.
-WindowBatches make_windows(const std::vector<std::int64_t>& corpus, const Config& config,
-                           std::int64_t epoch) {
-  Generator generator(config.seed + 1'000'003 * static_cast<std::uint64_t>(epoch + 1));
-  const WindowOptions options{config.batch, config.steps};
-  return config.sampling == "random" ? random_windows(corpus, options, generator)
-                                     : sequential_windows(corpus, options, generator);
-}
+    // The vocabulary is that of the whole text, also where --max-tokens cuts it.
+    const Tokenizer tokenizer(config.level, config.clean);
+    const std::string path = config.text.empty() ? examples::bundled("english.txt") : config.text;
+    const std::vector<std::string> tokens = tokenizer.text(read_text(path));
+    vocab = saved ? Vocab::from_text(saved->text("vocabulary"), call.load) : Vocab(tokens);
+    corpus = encode(tokens, vocab, path);
+    if (config.max_tokens > 0 && config.max_tokens < std::ssize(corpus))
+      corpus.resize(static_cast<std::size_t>(config.max_tokens));
+    for (auto [file, other] : {std::pair(&config.valid, &valid), std::pair(&config.test, &test)})
+      if (!file->empty()) *other = encode(tokenizer.text(read_text(*file)), vocab, *file);
 
-int train(Config config, const Call& call, Continuation continuation,
-          const std::optional<Saved>& saved, const std::string& program) {
+    manual_seed(config.seed);
+    model.emplace(config, vocab.size());
+    if (config.optimizer == "adam")
+      optimizer = std::make_unique<Adam>(model->parameters(), AdamOptions{.lr = *config.lr});
+    else
+      optimizer = std::make_unique<SGD>(
+          model->parameters(), SGDOptions{.lr = *config.lr, .momentum = config.momentum});
+    if (saved) go_on_from(*saved);
+    at.corpus = std::ssize(corpus);
+  }
+
+  /// Returns the exit code.
+  int run(const Continuation& continuation) {
+    const bool fresh = at.epoch == 0 && at.batch == 0;
+    if (at.epoch >= config.epochs)
+      throw ValueError(fmt::format("{} has had its {} epochs; a larger number for --epochs goes on",
+                                   call.load, at.epoch));
+    examples::JsonLog log(config.log, !fresh);
+    const auto show = [&](const char* when) {
+      if (call.quiet) return;
+      fmt::print("\n{}:\n\n{}\n\n", when, continue_text(*model, vocab, config, continuation));
+      std::fflush(stdout);
+    };
+    if (!call.quiet)
+      fmt::print("{}, hidden size {}: {} parameters. {} tokens of {} kinds.\n", config.cell,
+                 config.hidden, examples::grouped(model->parameter_count()),
+                 examples::grouped(at.corpus), vocab.size());
+    if (fresh) show("Before training");
+
+    learn(log);
+    save();
+    plot();
+    if (interrupt.requested()) {
+      fmt::print("Interrupted after {} epochs and {} batches.\n", at.epoch, at.batch);
+      if (!call.save.empty())
+        fmt::print("Saved {}. To go on:\n\n  {} train --load {}\n", call.save, call.program,
+                   call.save);
+      return interrupt.exit_code();
+    }
+    report(log);
+    show("After training");
+    return 0;
+  }
+
+ private:
+  void go_on_from(const examples::Checkpoint& saved) {
+    const Json before = to_json(saved.values<Config>("config")), now = to_json(config);
+    for (const char* name : {"level", "clean", "cell", "layers", "hidden", "embed", "optimizer"})
+      if (before[name] != now[name])
+        throw ValueError(fmt::format("--{} {} does not fit {}, which has {}", name,
+                                     now[name].dump(), call.load, before[name].dump()));
+    model->load_state_dict(saved.part("model"));
+    optimizer->load_state_dict(saved.part("optimizer"));
+    at = saved.values<Position>("position");
+    default_generator().set_state(at.generator);
+
+    bool same_windows = at.corpus == std::ssize(corpus);
+    for (const char* name : {"text", "max-tokens", "batch", "steps", "sampling", "seed"})
+      same_windows = same_windows && before[name] == now[name];
+    if (same_windows) {
+      for (const auto& [name, tensor] : saved.part("state")) state.push_back(tensor);
+    } else if (at.batch > 0) {
+      examples::warn(
+          fmt::format("the text or its windows changed: epoch {} starts again", at.epoch + 1));
+      at.start_epoch();
+    }
+  }
+
+  /// One epoch of windows. Each has a generator of its own, so that a training that goes on in the
+  /// middle of an epoch has the same windows.
+  WindowBatches windows() const {
+    Generator generator(config.seed + 1'000'003 * static_cast<std::uint64_t>(at.epoch + 1));
+    const WindowOptions options{config.batch, config.steps};
+    return config.sampling == "random" ? random_windows(corpus, options, generator)
+                                       : sequential_windows(corpus, options, generator);
+  }
+
+  /// All epochs, or until interrupted.
+  void learn(examples::JsonLog& log) {
+    const std::int64_t per_epoch =  // about: each starts at an offset of its own
+        windows().size() * config.batch * config.steps;
+    examples::Progress progress({.total = config.epochs * per_epoch,
+                                 .first = at.epoch * per_epoch + at.tokens,
+                                 .quiet = call.quiet});
+    std::string status;
+    while (at.epoch < config.epochs) {
+      const auto start = Clock::now();
+      const double seconds_before = at.seconds;
+      const WindowBatches batches = windows();
+      const std::int64_t decays = std::max<std::int64_t>(at.epoch + 1 - config.lr_decay_after, 0);
+      optimizer->set_lr(*config.lr * std::pow(config.lr_decay, static_cast<double>(decays)));
+      model->train();
+      while (at.batch < batches.size() && !interrupt.requested()) {
+        const auto [x, y] = batches[at.batch];
+        at.loss += learn(x, y) * static_cast<double>(y.numel());
+        at.tokens += y.numel();
+        at.seconds = seconds_before + since(start);
+        ++at.batch;
+        const double mean = at.loss / static_cast<double>(at.tokens);
+        status = fmt::format("epoch {}/{}  loss {:.3f}  perplexity {:.2f}", at.epoch + 1,
+                             config.epochs, mean, std::exp(mean));
+        if (!at.valid.empty()) status += fmt::format("  valid {:.2f}", at.valid.back());
+        progress.update(at.epoch * per_epoch + at.tokens, status);
+        if (since(last_save) > 60) save();
+      }
+      if (at.batch < batches.size()) break;
+      finish_epoch(log);
+    }
+    progress.finish(at.epoch * per_epoch + at.tokens, status);
+  }
+
+  /// One step on one batch of windows; returns the loss.
+  double learn(const Tensor& x, const Tensor& y) {
+    // In sequence a window goes on where the one before it ended, but no gradient flows from one to
+    // the other: truncated backpropagation through time.
+    state = config.sampling == "sequential" ? detach(state) : LanguageModel::State();
+    const Tensor loss = cross_entropy((*model)(x, state), y);
+    if (!std::isfinite(loss.item()))
+      throw ValueError(fmt::format("the loss is {} in epoch {}; try a smaller --lr or --clip",
+                                   loss.item(), at.epoch + 1));
+    optimizer->zero_grad();
+    loss.backward();
+    if (config.clip > 0) clip_grad_norm(optimizer->parameters(), config.clip);
+    optimizer->step();
+    return loss.item();
+  }
+
+  void finish_epoch(examples::JsonLog& log) {
+    at.total_seconds += at.seconds;
+    at.train.push_back(std::exp(at.loss / static_cast<double>(at.tokens)));
+    if (!valid.empty()) at.valid.push_back(perplexity(*model, valid, config.steps));
+    ++at.epoch;
+    log.write({{"epoch", at.epoch},
+               {"train_perplexity", at.train.back()},
+               {"valid_perplexity", valid.empty() ? Json() : Json(at.valid.back())},
+               {"tokens_per_second", static_cast<double>(at.tokens) / at.seconds},
+               {"seconds", at.total_seconds},
+               {"learning_rate", optimizer->lr()}});
+    at.start_epoch();
+    state.clear();
+  }
+
+  void save() {
+    last_save = Clock::now();
+    if (call.save.empty()) return;
+    at.generator = default_generator().state();
+    NamedTensors states;
+    for (const Tensor& tensor : state) states.emplace_back(std::to_string(states.size()), tensor);
+    examples::Checkpoint file;
+    file.add_text("vocabulary", vocab.to_text());
+    file.add_values("config", config);
+    file.add_values("position", at);
+    file.add("model", model->state_dict());
+    file.add("optimizer", optimizer->state_dict());
+    file.add("state", states);
+    file.save(call.save);
+  }
+
+  void plot() const {
+    if (config.plot.empty() || at.train.empty()) return;
+    std::vector<examples::Curve> curves{{"training", at.train}};
+    if (!at.valid.empty()) curves.push_back({"validation", at.valid});
+    examples::plot_svg(config.plot,
+                       {.title = fmt::format("{}, hidden size {}", config.cell, config.hidden),
+                        .x_label = "epoch",
+                        .y_label = "perplexity",
+                        .log_scale = true},
+                       curves);
+  }
+
+  void report(examples::JsonLog& log) {
+    Json line{{"final", true}, {"parameters", model->parameter_count()}, {"epochs", at.epoch}};
+    std::string text;
+    const auto add = [&](const char* name, double value) {
+      line[fmt::format("{}_perplexity", name)] = value;
+      text += fmt::format("{} perplexity {:.3f}, ", name, value);
+    };
+    add("train", at.train.back());
+    if (!valid.empty()) add("valid", at.valid.back());
+    if (!test.empty()) add("test", perplexity(*model, test, config.steps));
+    line["seconds"] = at.total_seconds;
+    log.write(line);
+    fmt::print("After {} epochs: {}{:.1f} s.{}\n", at.epoch, text, at.total_seconds,
+               call.save.empty() ? "" : " Saved " + call.save + ".");
+  }
+
   using Clock = std::chrono::steady_clock;
-  const auto seconds_since = [](Clock::time_point start) {
+  static double since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
-  };
-  const bool bundled = config.text.empty();
-  const std::string text = bundled ? examples::bundled("english.txt") : config.text;
-  const std::string prefix = continuation.prefix.empty() && bundled ? "The ferry" : continuation.prefix;
+  }
 
-  // The vocabulary is that of the whole text, also where --max-tokens cuts it.
-  const std::vector<std::string> tokens = tokenize(read_text(text), config);
-  const Vocab vocab = saved ? saved->vocab : Vocab(tokens);
-  std::vector<std::int64_t> corpus = encode(tokens, vocab, text);
-  if (config.max_tokens > 0 && config.max_tokens < std::ssize(corpus))
-    corpus.resize(static_cast<std::size_t>(config.max_tokens));
+  Config config;
+  Call call;
+  Vocab vocab;
+  std::vector<std::int64_t> corpus, valid, test;
+  std::optional<LanguageModel> model;
+  std::unique_ptr<Optimizer> optimizer;
+  LanguageModel::State state;  ///< where the last window ended
+  Position at;
+  Clock::time_point last_save = Clock::now();
+  examples::Interrupt interrupt;
+};
+
+// --- Commands -----------------------------------------------------------------------------------
+
+/// eval, generate and score: what a saved model is for.
+void use(const CLI::App& command, const Call& call, const Continuation& continuation,
+         std::string text, const std::vector<std::string>& lines) {
+  const examples::Checkpoint saved(call.load);
+  const auto config = saved.values<Config>("config");
+  const Vocab vocab = Vocab::from_text(saved.text("vocabulary"), call.load);
+  LanguageModel model(config, vocab.size());
+  model.load_state_dict(saved.part("model"));
+
+  if (command.get_name() == "generate") {
+    fmt::print("{}\n", continue_text(model, vocab, config, continuation));
+  } else if (command.get_name() == "eval") {
+    if (text.empty()) text = config.text;
+    if (text.empty()) text = examples::bundled("english.txt");
+    const Tokenizer tokenizer(config.level, config.clean);
+    const auto corpus = encode(tokenizer.text(read_text(text)), vocab, text);
+    const double result = perplexity(model, corpus, config.steps);
+    fmt::print("perplexity {:.3f} ({:.3f} bits per token, {} tokens)\n", result, std::log2(result),
+               examples::grouped(std::ssize(corpus)));
+  } else {
+    std::int64_t number = 0;
+    for (const std::string& line : lines) print_score(model, vocab, config, line, ++number);
+    if (lines.empty())
+      for (std::string line; std::getline(std::cin, line);)
+        print_score(model, vocab, config, line, ++number);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  const std::string first = arguments.empty() ? "-" : arguments[0];
+  if (first[0] == '-' && first != "--help" && first != "-h")
+    arguments.insert(arguments.begin(), "train");
+
+  CLI::App app("A recurrent language model. Without a command it trains.", "language_model");
+  app.require_subcommand(1);
+  CLI::App& train = *app.add_subcommand("train", "learn a text");
+  CLI::App& generate = *app.add_subcommand("generate", "continue a text");
+  CLI::App& eval = *app.add_subcommand("eval", "print the perplexity of a text");
+  CLI::App& score = *app.add_subcommand(
+      "score", "print the log-probability and the perplexity of each line, given or on stdin");
+
+  Config config;
+  Continuation continuation;
+  Call call{.program = argv[0]};
+  std::string text;
+  std::vector<std::string> lines;
+  examples::add_options(train, config);
+  train.add_option("--load", call.load, "saved model to go on from, with its options");
+  train.add_option("--save", call.save,
+                   fmt::format("file for the model; \"\": none (default: that of --load, else {})",
+                               kDefaultFile));
+  train.add_flag("--quiet", call.quiet, "print the results only");
+  for (CLI::App* command : {&generate, &eval, &score})
+    command->add_option("--load", call.load, fmt::format("saved model (default: {})", kDefaultFile));
+  continuation.add_options(train);
+  continuation.add_options(generate);
+  generate.add_option("--seed", continuation.seed, "of the random numbers")->capture_default_str();
+  eval.add_option("--text", text, "the text (default: the one that it learned)");
+  score.add_option("lines", lines, "lines to score");
+  for (CLI::App* command : {&train, &generate, &eval, &score})
+    command->add_option("--threads", call.threads, "0: one per core")
+        ->check(CLI::NonNegativeNumber);
+
+  return examples::run(app, arguments, [&] {
+    if (call.threads > 0) set_num_threads(call.threads);
+    if (!train.parsed()) {
+      if (call.load.empty()) call.load = kDefaultFile;
+      use(*app.get_subcommands().front(), call, continuation, text, lines);
+      return 0;
+    }
+    std::optional<examples::Checkpoint> saved;
+    if (!call.load.empty()) {
+      saved.emplace(call.load);
+      config = saved->values<Config>("config");
+      examples::parse_again(app, arguments);  // options that are given count more
+    }
+    if (train.count("--save") == 0) call.save = saved ? call.load : kDefaultFile;
+    if (config.text.empty() && continuation.prefix.empty()) continuation.prefix = "The ferry";
+    continuation.seed = config.seed;
+    return Training(config, call, saved).run(continuation);
+  });
 }

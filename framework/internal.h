@@ -52,10 +52,16 @@ decltype(auto) dispatch_floating(DType dtype, F&& f) {
 void require_floating(const char* op, const Tensor& x);
 void require_index(const char* op, const Tensor& index);
 void require_same_dtype(const char* op, const Tensor& a, const Tensor& b);
+/// A plain number takes the dtype of the tensor beside it. Throws ValueError for one that i64 does
+/// not hold.
+void require_holds(const char* op, const Tensor& x, double number);
 /// `dim` counted from the front. Throws IndexError.
 std::int64_t wrap_dim(const char* op, std::int64_t dim, const Shape& shape);
 /// The shape of a and b broadcast together. Throws ShapeError.
 Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b);
+/// Throws ShapeError for a negative size, and for sizes whose product no memory holds (0 counts as
+/// 1 there, so that no product of a part of them overflows).
+void require_shape(const char* op, const Shape& shape);
 /// "(1, 2)": where element number `flat` lies.
 std::string position(std::int64_t flat, const Shape& shape);
 

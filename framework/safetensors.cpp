@@ -317,9 +317,13 @@ TensorFile parse(std::string_view file) {
 
   TensorFile result{{}, std::move(reader.metadata)};
   for (const Entry& entry : reader.entries) {
-    std::vector<std::int64_t> shape(entry.shape.begin(), entry.shape.end());
-    result.tensors.emplace_back(
-        entry.name, format_of(entry).read(data.data() + entry.offsets[0], Shape(shape)));
+    const Shape shape(std::vector<std::int64_t>(entry.shape.begin(), entry.shape.end()));
+    try {
+      result.tensors.emplace_back(entry.name,
+                                  format_of(entry).read(data.data() + entry.offsets[0], shape));
+    } catch (const Invalid& error) {
+      invalid("'{}': {}", entry.name, error.what);
+    }
   }
   return result;
 }

@@ -60,7 +60,7 @@ class Shape {
   }
   void erase(std::int64_t position) {
     for (std::int64_t i = position; i + 1 < size_; ++i) data()[i] = data()[i + 1];
-    resize(size_ - 1);
+    --size_;
   }
   /// New places hold 0.
   void resize(std::int64_t count) {

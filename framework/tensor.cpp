@@ -118,6 +118,11 @@ void require_same_dtype(const char* op, const Tensor& a, const Tensor& b) {
     fail<DTypeError>("{}: dtypes differ: {} and {}", op, a.dtype(), b.dtype());
 }
 
+void require_holds(const char* op, const Tensor& x, double number) {
+  if (x.dtype() == DType::i64 && !(std::abs(number) < 0x1p63 && number == std::trunc(number)))
+    fail<ValueError>("{}: the tensor is i64, {} is no whole number", op, number);
+}
+
 std::int64_t wrap_dim(const char* op, std::int64_t dim, const Shape& shape) {
   const std::int64_t n = shape.size();
   if (dim < -n || dim >= n) {
@@ -142,6 +147,15 @@ Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b) {
     size = other;
   }
   return result;
+}
+
+void require_shape(const char* op, const Shape& shape) {
+  std::int64_t limit = std::int64_t{1} << 43;
+  for (std::int64_t size : shape) {
+    if (size < 0) fail<ShapeError>("{}: negative size in shape {}", op, shape);
+    limit /= std::max<std::int64_t>(size, 1);
+    if (limit == 0) fail<ShapeError>("{}: shape {} is too large", op, shape);
+  }
 }
 
 std::string position(std::int64_t flat, const Shape& shape) {
@@ -237,6 +251,11 @@ void Tensor::check_access(DType wanted) const {
 }
 
 void Tensor::check_writable(const char* what) const {
+  for (std::int64_t d = 0; d < dim(); ++d)
+    if (strides()[d] == 0 && shape()[d] > 1)
+      fail<ShapeError>("{}: elements of the tensor of shape {} share memory (it was broadcast); "
+                       "write into a clone()",
+                       what, shape());
   const auto& node = impl().node;
   if (!node) return;
   if (!node->leaf)
@@ -287,16 +306,28 @@ Tensor Tensor::to(DType wanted) const {
 
 Tensor Tensor::detach() const { return detail::view(*this, shape(), strides(), impl().offset); }
 
+namespace {
+
+/// A source to read while `target` is written: a copy if it is another window on the same memory.
+Tensor apart(const Tensor& source, const Tensor& target) {
+  const detail::TensorImpl &a = source.impl(), &b = target.impl();
+  const bool same = a.shape == b.shape && a.strides == b.strides && a.offset == b.offset;
+  return a.storage == b.storage && !same ? source.detach().clone() : source;
+}
+
+}  // namespace
+
 Tensor& Tensor::copy_(const Tensor& source) {
   check_writable("copy_");
   if (detail::broadcast_shapes("copy_", shape(), source.shape()) != shape())
     fail<ShapeError>("copy_: shape {} does not broadcast to {}", source.shape(), shape());
-  detail::copy_into(*this, source);
+  detail::copy_into(*this, apart(source, *this));
   return *this;
 }
 
 Tensor& Tensor::fill_(double value) {
   check_writable("fill_");
+  detail::require_holds("fill_", *this, value);
   detail::copy_into(*this, detail::scalar(value, dtype()));
   return *this;
 }
@@ -304,19 +335,22 @@ Tensor& Tensor::fill_(double value) {
 Tensor& Tensor::add_(const Tensor& other, double alpha) {
   check_writable("add_");
   detail::require_same_dtype("add_", *this, other);
+  detail::require_holds("add_", *this, alpha);
   if (detail::broadcast_shapes("add_", shape(), other.shape()) != shape())
     fail<ShapeError>("add_: shape {} does not broadcast to {}", other.shape(), shape());
+  const Tensor term = apart(other, *this);
   if (alpha == 1.0) {
-    detail::map_into(*this, kernels::Op::add, {this, &other});
+    detail::map_into(*this, kernels::Op::add, {this, &term});
   } else {
     const Tensor factor = detail::scalar(alpha, dtype());
-    detail::map_into(*this, kernels::Op::muladd, {&other, &factor, this});
+    detail::map_into(*this, kernels::Op::muladd, {&term, &factor, this});
   }
   return *this;
 }
 
 Tensor& Tensor::mul_(double factor) {
   check_writable("mul_");
+  detail::require_holds("mul_", *this, factor);
   detail::map_into(*this, kernels::Op::affine, {this}, factor, 0.0);
   return *this;
 }
@@ -324,17 +358,12 @@ Tensor& Tensor::mul_(double factor) {
 // --- Making tensors -----------------------------------------------------------------------------
 
 Tensor empty(const Shape& shape, DType dtype) {
-  std::int64_t bytes = size_of(dtype);
-  for (std::int64_t size : shape) {
-    if (size < 0) fail<ShapeError>("empty: negative size in shape {}", shape);
-    if (__builtin_mul_overflow(bytes, size, &bytes) || bytes > (std::int64_t{1} << 46))
-      fail<ShapeError>("empty: shape {} of {} is too large", shape, dtype);
-  }
+  detail::require_shape("empty", shape);
   auto impl = detail::Ref<detail::TensorImpl>::adopt(detail::new_impl());
   impl->dtype = dtype;
   impl->shape = shape;
   impl->strides = detail::contiguous_strides(shape);
-  impl->storage = detail::Storage::make(bytes);
+  impl->storage = detail::Storage::make(shape.numel() * size_of(dtype));
   return Tensor(std::move(impl));
 }
 
@@ -375,8 +404,9 @@ Tensor arange(std::int64_t n, DType dtype) {
 Tensor arange(double start, double end, double step, DType dtype) {
   if (!(step != 0.0) || !std::isfinite((end - start) / step))
     fail<ValueError>("arange: no range from {} to {} in steps of {}", start, end, step);
-  const auto n = static_cast<std::int64_t>(std::ceil((end - start) / step));
-  return generate(std::max<std::int64_t>(n, 0), dtype,
+  const double n = std::max(std::ceil((end - start) / step), 0.0);
+  if (n > 0x1p43) fail<ValueError>("arange: {} to {} in steps of {} is too long", start, end, step);
+  return generate(static_cast<std::int64_t>(n), dtype,
                   [=](std::int64_t i) { return start + static_cast<double>(i) * step; });
 }
 
@@ -431,8 +461,9 @@ namespace {
 constexpr std::int64_t kEdge = 3;       // values shown at each end of a long dimension
 constexpr std::int64_t kLongest = 8;    // dimensions up to this size are shown whole
 
-std::string format_value(double value, bool integer) {
-  if (integer) return fmt::format("{}", static_cast<std::int64_t>(value));
+std::string format_value(std::int64_t value) { return std::to_string(value); }
+
+std::string format_value(double value) {
   if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
   const double size = std::abs(value);
   return size != 0.0 && (size < 1e-3 || size >= 1e5) ? fmt::format("{:.3e}", value)
@@ -467,7 +498,8 @@ void print_values(const std::vector<std::string>& texts, std::size_t& next, cons
 
 void collect(const Tensor& x, std::vector<std::string>& texts) {
   if (x.dim() == 0) {
-    texts.push_back(format_value(x.item(), !is_floating(x.dtype())));
+    detail::dispatch(x.dtype(),
+                     [&]<class T>(T) { texts.push_back(format_value(*detail::read<T>(x))); });
     return;
   }
   const std::int64_t n = x.shape()[0];

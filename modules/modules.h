@@ -9,4 +9,5 @@
 #include "modules/linear.h"
 #include "modules/module.h"
 #include "modules/recurrent.h"
+#include "modules/sampling.h"
 #include "modules/sequential.h"

@@ -109,19 +109,15 @@ inline Array sum(const Array& x, const Shape& axes, bool keepdim) {
   return reduce([](const auto& v) { return sum(v); }, x, axes, keepdim);
 }
 
-/// The elements along `dim` before and at each element.
-template <class F>
-Array scan(F f, const Array& x, std::int64_t dim) {
-  return generate(x.shape, [&](Shape index) {
-    std::vector<double> elements;
-    const std::int64_t last = index[dim];
-    for (index[dim] = 0; index[dim] <= last; ++index[dim]) elements.push_back(x.at(index));
-    return f(elements);
-  });
-}
-
 inline Array cumsum(const Array& x, std::int64_t dim) {
-  return scan([](const auto& v) { return sum(v); }, x, dim);
+  Array result = x;
+  for_each_index(x.shape, [&](const Shape& index) {
+    if (index[dim] == 0) return;
+    Shape before = index;
+    --before[dim];
+    result.at(index) += result.at(before);
+  });
+  return result;
 }
 
 /// f(element, sum over dim of exp(element)).

@@ -41,8 +41,8 @@ const std::vector<Case> kCases = {
     {{3, 4}, {0}},      {{3, 4}, {1}},     {{3, 4}, {-1}},       {{3, 4}, {1, 0}},
     {{2, 3, 4}, {0}},   {{2, 3, 4}, {1}},  {{2, 3, 4}, {-1}},    {{2, 3, 4}, {0, 2}},
     {{2, 3, 4}, {2, 1}}, {{2, 3, 4}, {-3, 1}}, {{3, 1, 2}, {1}}, {{1, 1}, {0}},
-    {{2, 1, 2, 1, 2, 1, 2}, {0, 3, 6}},    {{40, 50, 30}, {1}},  {{40, 50, 30}, {0, 2}},
-    {{60000}, {}},      {{300, 200}, {0}}, {{300, 200}, {1}}};
+    {{2, 1, 2, 1, 2, 1, 2}, {0, 3, 6}},    {{4, 50, 3}, {1}},    {{4, 5, 30}, {0, 2}},
+    {{9001}, {}},       {{30, 70}, {0}},   {{30, 70}, {1}}};
 
 /// Cases in which results, but no elements, are missing.
 const std::vector<Case> kNoResults = {{{0, 3}, {1}}, {{2, 0, 3}, {0}}, {{2, 0, 3}, {-1}}};
@@ -140,7 +140,7 @@ const std::vector<Op>& along_table() {
     const std::vector<std::pair<Shape, std::int64_t>> cases = {
         {{5}, 0},         {{3, 4}, 0},      {{3, 4}, 1},      {{3, 4}, -1},    {{2, 3, 4}, 0},
         {{2, 3, 4}, 1},   {{2, 3, 4}, -3},  {{2, 3, 4}, -1},  {{4, 1}, 1},     {{0, 3}, 1},
-        {{2, 0, 3}, -1},  {{50, 70, 20}, 1}, {{70, 1000}, 1}, {{1000, 70}, 0}};
+        {{2, 0, 3}, -1},  {{5, 70, 3}, 1},   {{3, 1000}, 1},    {{1000, 3}, 0}};
     for (const auto& [shape_, dim_] : cases) {
       const Shape shape = shape_;
       const std::int64_t dim = dim_, d = dim < 0 ? dim + shape.size() : dim;
@@ -307,7 +307,7 @@ TEST_CASE("reduce: sum_to undoes a broadcast") {
     const auto f = [&](const std::vector<Tensor>& xs) { return square(sum_to(xs[0], shape)); };
     CHECK(gradcheck_message(f, {x}, {.order = 2}) == "");
   }
-  CHECK_THROWS_WITH_AS(sum_to(zeros({2, 3}), {2}), "sum_to: shape (2) does not broadcast to (2, 3)",
+  CHECK_THROWS_WITH_AS(sum_to(zeros({2, 3}), {2}), "sum_to: shapes (2, 3) and (2) do not broadcast: sizes 3 and 2 differ at dimension -1",
                        ShapeError);
   CHECK_THROWS_WITH_AS(sum_to(zeros({3}), {2, 3}),
                        "sum_to: shape (2, 3) does not broadcast to (3)", ShapeError);
@@ -380,7 +380,7 @@ TEST_CASE("reduce: ties share the gradient of max and min evenly, and norm has o
   for (auto* choose : {&unroll::max, &unroll::min}) {
     Tensor x = full({2, 4}, 3.0, DType::f64).requires_grad_();
     CHECK(values(grad(sum(choose(x, 1, false)), x)) == std::vector<double>(8, 0.25));
-    CHECK(values(grad(choose(x, {}, true), x)) == std::vector<double>(8, 0.125).size() == false);
+    CHECK(values(grad(choose(x, {}, false), x)) == std::vector<double>(8, 0.125));
   }
   Tensor x = zeros({2, 2}, DType::f64).requires_grad_();
   CHECK(values(grad(sum(norm(x, 2.0, 1)), x)) == std::vector<double>(4, 0.0));
@@ -459,7 +459,7 @@ TEST_CASE("reduce: cross_entropy says what does not fit, and where") {
                        "cross_entropy: logits (2, 3, 4) need targets (2, 3), got (2, 2)",
                        ShapeError);
   CHECK_THROWS_WITH_AS(cross_entropy(zeros({}), zeros({}, DType::i64)),
-                       "cross_entropy: logits () have no dimension for the classes", ShapeError);
+                       "cross_entropy: logits () have no dimension of classes", ShapeError);
   CHECK_THROWS_WITH_AS(cross_entropy(logits, zeros({2, 3})),
                        "cross_entropy: indices are i64, got f32", DTypeError);
   CHECK_THROWS_WITH_AS(cross_entropy(zeros({2, 3}, DType::i64), zeros({2}, DType::i64)),
@@ -474,5 +474,5 @@ TEST_CASE("reduce: cross_entropy says what does not fit, and where") {
                        "cross_entropy: target -1 at position (0, 1) is out of range [0, 4)",
                        IndexError);
   CHECK_THROWS_WITH_AS(cross_entropy(zeros({4}), from_vector(std::vector<std::int64_t>{9}, {})),
-                       "cross_entropy: target 9 is out of range [0, 4)", IndexError);
+                       "cross_entropy: target 9 at position () is out of range [0, 4)", IndexError);
 }

@@ -679,7 +679,7 @@ TEST_CASE("recurrent: a state carried on continues the sequence; detached, the g
   const Tensor xs = random_leaf({6, 2, 3});
   const Tensor seed = random({6, 2, 4});
   const Tensor whole = gru(xs).outputs;
-  const Tensor full = grad({whole}, {xs}, {.grad_outputs = {seed}})[0];
+  const Tensor full = grad(whole, xs, {.grad_outputs = {seed}});
 
   const auto [first, state] = gru(narrow(xs, 0, 0, 4));
   const Tensor second = gru(narrow(xs, 0, 4, 2), state).outputs;
@@ -691,7 +691,7 @@ TEST_CASE("recurrent: a state carried on continues the sequence; detached, the g
 
   const Tensor cut = gru(narrow(xs, 0, 4, 2), detach(state)).outputs;
   CHECK(max_difference(cut, second) == 0.0);
-  const Tensor g = grad({cut}, {xs}, {.grad_outputs = {narrow(seed, 0, 4, 2)}})[0];
+  const Tensor g = grad(cut, xs, {.grad_outputs = {narrow(seed, 0, 4, 2)}});
   CHECK(max_difference(narrow(g, 0, 0, 4), zeros({4, 2, 3}, DType::f64)) == 0.0);
   CHECK(max_difference(narrow(g, 0, 4, 2), narrow(full, 0, 4, 2)) < 1e-13);
 }

@@ -163,7 +163,7 @@ template <class F>
 void for_each_layout(std::size_t inputs, F f) {
   for (std::size_t shift = 0; shift < (inputs > 1 ? 2 : 1); ++shift) {
     for (std::size_t layout = 0; layout < std::size(kLayouts); ++layout) {
-      INFO("layout ", to_string(kLayouts[layout]), shift ? " and following ones" : "");
+      INFO("layout ", to_string(kLayouts[layout]), std::string(shift ? " and following ones" : ""));
       f(layout, shift);
     }
   }

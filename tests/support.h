@@ -104,10 +104,11 @@ enum class Takes { floating, any };
 /// A row of the op table: one operation, and what is known about it.
 struct Op {
   std::string name;
-  std::function<Tensor(const std::vector<Tensor>&)> run;
-  std::function<Array(const std::vector<Array>&)> expected;
+  std::function<Tensor(const std::vector<Tensor>&)> run = {};
+  /// What `run` should give, by another way.
+  std::function<Array(const std::vector<Array>&)> expected = {};
   /// The shapes of the inputs, once for each case.
-  std::vector<std::vector<Shape>> shapes;
+  std::vector<std::vector<Shape>> shapes = {};
   /// Where the values of the inputs are drawn from; the last range counts for all further inputs.
   std::vector<Range> ranges = {{-2.0, 2.0}};
   /// `floating`: i64 throws the DTypeError "<name>: needs a floating-point tensor, got i64".

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "examples/common/program.h"
+#include "framework/check.h"
 #include "framework/file.h"
 
 namespace examples {
@@ -18,7 +19,7 @@ namespace examples {
 namespace {
 
 /// As gnuplot writes a string.
-std::string quoted(std::string_view text) {
+std::string gnuplot_string(std::string_view text) {
   std::string result = "'";
   for (const char c : text) {
     if (c == '\'') result += c;
@@ -36,8 +37,8 @@ std::string gnuplot_script(const std::string& output, const PlotOptions& options
                  "background 'white'\n"
                  "set output {}\nset title {}\nset xlabel {}\nset ylabel {}\n"
                  "set grid\nset key top right\n{}",
-                 quoted(output), quoted(options.title), quoted(options.x_label),
-                 quoted(options.y_label), options.log_scale ? "set logscale y 2\n" : "");
+                 gnuplot_string(output), gnuplot_string(options.title), gnuplot_string(options.x_label),
+                 gnuplot_string(options.y_label), options.log_scale ? "set logscale y 2\n" : "");
   for (std::size_t i = 0; i < curves.size(); ++i) {
     fmt::format_to(out, "$curve{} << END\n", i);
     for (std::size_t x = 0; x < curves[i].y.size(); ++x)
@@ -47,7 +48,7 @@ std::string gnuplot_script(const std::string& output, const PlotOptions& options
   for (std::size_t i = 0; i < curves.size(); ++i)
     fmt::format_to(out, "{} $curve{} using 1:2 with {} linewidth 2 title {}",
                    i == 0 ? "plot" : ",", i, curves[i].y.size() == 1 ? "points" : "lines",
-                   quoted(curves[i].name));
+                   gnuplot_string(curves[i].name));
   return script + "\n";
 }
 
@@ -77,8 +78,8 @@ bool plot_svg(const std::string& path, const PlotOptions& options,
     unroll::write_file_atomically(script, gnuplot_script(picture, options, curves));
     problem = run_gnuplot(script);
     if (problem.empty()) unroll::write_file_atomically(path, unroll::read_file(picture));
-  } catch (const unroll::Error& error) {
-    problem = error.what();
+  } catch (const unroll::Error& e) {
+    problem = e.what();
   }
   std::remove(script.c_str());
   std::remove(picture.c_str());

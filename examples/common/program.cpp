@@ -67,4 +67,6 @@ std::string grouped(std::int64_t number) {
   return digits;
 }
 
+std::string bundled(const std::string& file) { return UNROLL_SOURCE_DIR "/examples/data/" + file; }
+
 }  // namespace examples

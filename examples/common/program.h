@@ -30,11 +30,7 @@ void warn(const std::string& message);
 /// 1234567 as "1,234,567".
 std::string grouped(std::int64_t number);
 
-#ifdef UNROLL_SOURCE_DIR  // set by CMake for the examples themselves
-/// The path of a file that comes with the examples.
-inline std::string bundled(const std::string& file) {
-  return UNROLL_SOURCE_DIR "/examples/data/" + file;
-}
-#endif
+/// The path of a file that comes with the examples, such as "english.txt".
+std::string bundled(const std::string& file);
 
 }  // namespace examples

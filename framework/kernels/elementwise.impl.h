@@ -1,6 +1,7 @@
 #pragma once
 /// Every Op as one formula, and the loop that runs it over arrays. See simd.impl.h.
 
+#include "framework/kernels/exp.impl.h"
 #include "framework/kernels/kernels.h"
 #include "framework/kernels/simd.impl.h"
 
@@ -89,7 +90,7 @@ template <Op op, class V>
   } else if constexpr (op == Op::div) {
     return a / b;
   } else if constexpr (op == Op::exp) {
-    return xsimd::exp(a);
+    return exp_of(a);
   } else if constexpr (op == Op::log) {
     return xsimd::log(a);
   } else if constexpr (op == Op::sqrt) {
@@ -101,11 +102,11 @@ template <Op op, class V>
   } else if constexpr (op == Op::cos) {
     return per_lane(a, a, [](auto x, auto) { return c_cos(x); });
   } else if constexpr (op == Op::tanh) {
-    return xsimd::tanh(a);
+    return tanh_of(a);
   } else if constexpr (op == Op::sigmoid) {
-    return one / (one + xsimd::exp(-a));
+    return one / (one + exp_of(-a));
   } else if constexpr (op == Op::softplus) {
-    return select(a < zero, zero, a) + xsimd::log1p(xsimd::exp(-xsimd::abs(a)));
+    return select(a < zero, zero, a) + xsimd::log1p(exp_of(-xsimd::abs(a)));
   } else if constexpr (op == Op::pow) {
     return per_lane(a, b, [](auto x, auto y) { return c_pow(x, y); });
   } else if constexpr (op == Op::tanh_grad) {

@@ -34,8 +34,17 @@ struct Gemm {
   static constexpr Index kBlockOfA = 224 * 1024 / static_cast<Index>(sizeof(T));
   // An inner dimension up to this one runs in one go when A needs no packing.
   static constexpr Index kMaxDepth = 2048;
-  // B is not packed for so few rows of C.
-  static constexpr Index kUnpackedRows = 12;
+  // Up to so many rows of C it is faster to read B in place, where its rows are contiguous, than to
+  // pack it; and to take the dot products with its columns, where those are contiguous.
+  static constexpr Index kRowsInPlace = 256;
+  static constexpr Index kRowsOfDots = 4;
+
+  /// Whether rows so far apart compete for the same places in the L1 cache, and a panel is too
+  /// narrow to make up for it.
+  static bool crowded(Index row_stride) {
+    return kPanel * static_cast<Index>(sizeof(T)) < 128 &&
+           row_stride * static_cast<Index>(sizeof(T)) % 2048 == 0;
+  }
 
   static T* buffer(Scratch use, Index count) {
     return static_cast<T*>(scratch(use, static_cast<std::size_t>(count) * sizeof(T)));
@@ -96,25 +105,24 @@ struct Gemm {
     return kTiles[packed][(rows - 1) * kVectors + vectors - 1];
   }
 
-  /// The tile of so many rows and columns; its last vector may be partly outside of C.
-  static void run_tile(bool packed, Index rows, Index columns, Index k, const T* a, Index lda,
-                       const T* b, Index ldb, T* c, Index ldc, bool accumulate) {
-    const Index vectors = blocks(columns, kVector);
-    const TileFn run =
-        find_tile(packed, rows, vectors, std::make_integer_sequence<int, kRows * kVectors>());
-    if (columns == vectors * kVector) {
+  /// The tile of so many rows and columns. Where the columns do not fill its vectors, C gets those
+  /// behind the first `skip` ones.
+  static void run_tile(bool packed, Index rows, Index columns, Index skip, Index k, const T* a,
+                       Index lda, const T* b, Index ldb, T* c, Index ldc, bool accumulate) {
+    const Index width = padded(columns);
+    const TileFn run = find_tile(packed, rows, width / kVector,
+                                 std::make_integer_sequence<int, kRows * kVectors>());
+    if (columns == width) {
       run(k, a, lda, b, ldb, c, ldc, accumulate);
       return;
     }
     alignas(64) T whole[kRows * kPanel];
-    run(k, a, lda, b, ldb, whole, vectors * kVector, false);
+    run(k, a, lda, b, ldb, whole, width, false);
     for (Index i = 0; i < rows; ++i) {
-      copy_row(columns, whole + i * vectors * kVector, c + i * ldc, accumulate);
+      const T* from = whole + i * width + skip;
+      T* to = c + i * ldc;
+      for (Index j = 0; j < columns; ++j) to[j] = accumulate ? to[j] + from[j] : from[j];
     }
-  }
-
-  static void copy_row(Index n, const T* from, T* to, bool accumulate) {
-    for (Index j = 0; j < n; ++j) to[j] = accumulate ? to[j] + from[j] : from[j];
   }
 
   // --- Packing -----------------------------------------------------------------------------------
@@ -144,17 +152,46 @@ struct Gemm {
       }
       return;
     }
-    // Few columns at a time: with a power of two between them, their elements compete for the same
-    // few places in the L1 cache.
-    for (Index j = 0; j < width; j += 4) {
-      for (Index p = 0; p < k; ++p) {
-        const T* from = b.data + p * b.row_stride + j * b.col_stride;
-        T* to = out + p * width + j;
-        for (Index q = 0; q < 4 && j + q < width; ++q) {
-          to[q] = j + q < columns ? from[q * b.col_stride] : T(0);
+    Index j = 0;
+    for (; j + 4 <= columns; j += 4) {
+      const T* from = b.data + j * b.col_stride;
+      Index p = 0;
+      if (b.row_stride == 1) {
+        for (; p + 4 <= k; p += 4) transpose4(from + p, b.col_stride, out + p * width + j, width);
+      }
+      for (; p < k; ++p) {
+        for (Index q = 0; q < 4; ++q) {
+          out[p * width + j + q] = from[p * b.row_stride + q * b.col_stride];
         }
       }
     }
+    for (; j < width; ++j) {
+      for (Index p = 0; p < k; ++p) {
+        out[p * width + j] = j < columns ? b.data[p * b.row_stride + j * b.col_stride] : T(0);
+      }
+    }
+  }
+
+  /// Four columns of four elements each, `from_stride` apart, become four rows.
+  static void transpose4(const T* from, Index from_stride, T* to, Index to_stride) {
+    using Four [[gnu::vector_size(4 * sizeof(T))]] = T;
+    Four c0, c1, c2, c3;
+    __builtin_memcpy(&c0, from, sizeof(Four));
+    __builtin_memcpy(&c1, from + from_stride, sizeof(Four));
+    __builtin_memcpy(&c2, from + 2 * from_stride, sizeof(Four));
+    __builtin_memcpy(&c3, from + 3 * from_stride, sizeof(Four));
+    const Four low01 = __builtin_shufflevector(c0, c1, 0, 4, 1, 5);
+    const Four high01 = __builtin_shufflevector(c0, c1, 2, 6, 3, 7);
+    const Four low23 = __builtin_shufflevector(c2, c3, 0, 4, 1, 5);
+    const Four high23 = __builtin_shufflevector(c2, c3, 2, 6, 3, 7);
+    const Four r0 = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+    const Four r1 = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+    const Four r2 = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+    const Four r3 = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+    __builtin_memcpy(to, &r0, sizeof(Four));
+    __builtin_memcpy(to + to_stride, &r1, sizeof(Four));
+    __builtin_memcpy(to + 2 * to_stride, &r2, sizeof(Four));
+    __builtin_memcpy(to + 3 * to_stride, &r3, sizeof(Four));
   }
 
   /// Rows [0, rows) of A [m, k] in the order in which a tile reads them. May write up to one tile's
@@ -175,10 +212,18 @@ struct Gemm {
 
   // --- Products ----------------------------------------------------------------------------------
 
-  /// Rows [first, first + k) of the inner dimension: C (+)= A B, A already shifted to `first`, and
-  /// B in panels of b_rows rows.
-  static void multiply(Index m, Index n, Index k, MatrixRef<T> a, const T* b, Index b_rows,
-                       Index first, T* c, Index ldc, bool accumulate) {
+  /// B as the tiles read it: in panels of `rows` rows, of which `first` are left out; or, rows
+  /// being 0, in place with contiguous rows.
+  struct Operand {
+    const T* data;
+    Index rows, first;
+    Index row_stride;
+  };
+
+  /// C [m, n] (+)= A [m, k] B. Where B is read in place, its columns may be read from kVector - 1
+  /// columns before the first one on.
+  static void multiply(Index m, Index n, Index k, MatrixRef<T> a, Operand b, T* c, Index ldc,
+                       bool accumulate) {
     const bool packed = a.col_stride != 1;
     const Index strips = blocks(m, kRows);
     const Index rows_low = m / strips, rows_extra = m % strips;
@@ -197,17 +242,25 @@ struct Gemm {
                    strip_buffer + (row - block_row) * k);
         row += rows;
       }
-      for (Index j = 0; j < n; j += kPanel) {
-        const Index columns = n - j < kPanel ? n - j : kPanel;
-        const Index width = padded(columns);
-        const T* panel = b + j * b_rows + first * width;
+      Index columns = 0;
+      for (Index j = 0; j < n; j += columns) {
+        columns = n - j < kPanel ? n - j : kPanel;
+        const T* panel = b.data + j * b.rows + b.first * padded(columns);
+        Index ldb = padded(columns), skip = 0;
+        if (b.rows == 0) {
+          // A last vector that is not full begins further left, so that it ends inside of B.
+          if (columns > kVector) columns = columns / kVector * kVector;
+          skip = padded(columns) - columns;
+          panel = b.data + j - skip;
+          ldb = b.row_stride;
+        }
         row = block_row;
         for (Index s = s0; s < s1; ++s) {
           const Index rows = rows_low + (s < rows_extra);
           const T* strip =
               packed ? strip_buffer + (row - block_row) * k : a.data + row * a.row_stride;
-          run_tile(packed, rows, columns, k, strip, a.row_stride, panel, width, c + row * ldc + j,
-                   ldc, accumulate);
+          run_tile(packed, rows, columns, skip, k, strip, a.row_stride, panel, ldb,
+                   c + row * ldc + j, ldc, accumulate);
           row += rows;
         }
       }
@@ -232,8 +285,8 @@ struct Gemm {
     const Index depth = blocks(k, blocks(k, a.col_stride == 1 ? kMaxDepth : kDepth));
     for (Index p = 0; p < k; p += depth) {
       multiply(m, last_column - first_column, k - p < depth ? k - p : depth,
-               {a.data + p * a.col_stride, a.row_stride, a.col_stride}, b + first_column * k, k, p,
-               c + first_column, ldc, accumulate || p > 0);
+               {a.data + p * a.col_stride, a.row_stride, a.col_stride},
+               {b + first_column * k, k, p, 0}, c + first_column, ldc, accumulate || p > 0);
     }
   }
 
@@ -247,51 +300,30 @@ struct Gemm {
     if (m == 1 && gemv(n, k, a.data, a.col_stride, b, c, 1, accumulate)) return;
     const MatrixRef<T> transposed_a = {a.data, a.col_stride, a.row_stride};
     if (n == 1 && gemv(m, k, b.data, b.row_stride, transposed_a, c, ldc, accumulate)) return;
-    if (m <= kUnpackedRows && n >= kVector && a.col_stride == 1 && b.col_stride == 1) {
-      multiply_unpacked(m, n, k, a.data, a.row_stride, b.data, b.row_stride, c, ldc, accumulate);
+    if (m <= kRowsOfDots && b.row_stride == 1 && b.col_stride != 1 && k >= kVector) {
+      for (Index i = 0; i < m; ++i) {
+        gemv(n, k, a.data + i * a.row_stride, a.col_stride, b, c + i * ldc, 1, accumulate);
+      }
       return;
     }
-    const Index depth = blocks(k, blocks(k, kDepth));
+    const bool in_place = b.col_stride == 1 && n >= kVector && m <= kRowsInPlace &&
+                          (m <= kRows || !crowded(b.row_stride));
+    const Index depth = blocks(k, blocks(k, in_place && a.col_stride == 1 ? kMaxDepth : kDepth));
     const Index width = blocks(blocks(n, blocks(n, kWidth)), kPanel) * kPanel;
-    T* panels = buffer(Scratch::packed_b, packed_size(depth, n < width ? n : width));
+    T* panels =
+        in_place ? nullptr : buffer(Scratch::packed_b, packed_size(depth, n < width ? n : width));
     for (Index p = 0; p < k; p += depth) {
       const Index rows = k - p < depth ? k - p : depth;
+      const MatrixRef<T> a_part = {a.data + p * a.col_stride, a.row_stride, a.col_stride};
+      const T* b_part = b.data + p * b.row_stride;
+      if (in_place) {
+        multiply(m, n, rows, a_part, {b_part, 0, 0, b.row_stride}, c, ldc, accumulate || p > 0);
+        continue;
+      }
       for (Index j = 0; j < n; j += width) {
         const Index columns = n - j < width ? n - j : width;
-        pack(rows, columns,
-             {b.data + p * b.row_stride + j * b.col_stride, b.row_stride, b.col_stride}, panels);
-        multiply(m, columns, rows, {a.data + p * a.col_stride, a.row_stride, a.col_stride}, panels,
-                 rows, 0, c + j, ldc, accumulate || p > 0);
-      }
-    }
-  }
-
-  /// The product for few rows, and B with contiguous rows of at least a vector, read in place.
-  static void multiply_unpacked(Index m, Index n, Index k, const T* a, Index lda, const T* b,
-                                Index ldb, T* c, Index ldc, bool accumulate) {
-    const Index whole = n / kVector * kVector;
-    const Index strips = blocks(m, kRows);
-    Index rows = 0;
-    for (Index s = 0; s < strips; ++s, a += rows * lda, c += rows * ldc) {
-      rows = m / strips + (s < m % strips);
-      Index j = 0;
-      if (rows == 1) {
-        constexpr int vectors = 8;
-        for (; j + vectors * kVector <= whole; j += vectors * kVector) {
-          tile<1, vectors, false>(k, a, lda, b + j, ldb, c + j, ldc, accumulate);
-        }
-      }
-      for (; j < whole; j += kPanel) {
-        run_tile(false, rows, whole - j < kPanel ? whole - j : kPanel, k, a, lda, b + j, ldb, c + j,
-                 ldc, accumulate);
-      }
-      if (whole < n) {  // The last vector begins before `whole`, so that it ends inside of B.
-        alignas(64) T last[kRows * kVector];
-        run_tile(false, rows, kVector, k, a, lda, b + n - kVector, ldb, last, kVector, false);
-        for (Index i = 0; i < rows; ++i) {
-          copy_row(n - whole, last + (i + 1) * kVector - (n - whole), c + i * ldc + whole,
-                   accumulate);
-        }
+        pack(rows, columns, {b_part + j * b.col_stride, b.row_stride, b.col_stride}, panels);
+        multiply(m, columns, rows, a_part, {panels, rows, 0, 0}, c + j, ldc, accumulate || p > 0);
       }
     }
   }
@@ -312,15 +344,25 @@ struct Gemm {
     if (!by_rows) {
       dot_columns(n, k, x, b, y, y_stride, accumulate);
     } else if (y_stride == 1) {
-      multiply_unpacked(1, n, k, x, 0, b.data, b.row_stride, y, 0, accumulate);
+      add_rows(n, k, x, b, y, accumulate);
     } else {
       T* out = buffer(Scratch::vector_out, n);
-      multiply_unpacked(1, n, k, x, 0, b.data, b.row_stride, out, 0, false);
+      add_rows(n, k, x, b, out, false);
       for (Index j = 0; j < n; ++j) {
         y[j * y_stride] = accumulate ? y[j * y_stride] + out[j] : out[j];
       }
     }
     return true;
+  }
+
+  /// y (+)= the sum of x[p] times row p, the rows being contiguous and at least a vector long.
+  static void add_rows(Index n, Index k, const T* x, MatrixRef<T> b, T* y, bool accumulate) {
+    constexpr int vectors = 8;
+    Index j = 0;
+    for (; j + vectors * kVector <= n; j += vectors * kVector) {
+      tile<1, vectors, false>(k, x, 0, b.data + j, b.row_stride, y + j, 0, accumulate);
+    }
+    multiply(1, n - j, k, {x, 0, 1}, {b.data + j, 0, 0, b.row_stride}, y + j, 0, accumulate);
   }
 
   /// y[j] (+)= dot(x, column j), the columns being contiguous.

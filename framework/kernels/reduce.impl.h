@@ -1,6 +1,7 @@
 #pragma once
 /// Sums, maxima and dot products of contiguous values. See simd.impl.h.
 
+#include "framework/kernels/exp.impl.h"
 #include "framework/kernels/simd.impl.h"
 
 #include <limits>
@@ -64,13 +65,13 @@ T exp_sum(std::int64_t n, const T* x, T shift, T* out) {
   return blocked_sum<V>(
       n,
       [=](std::int64_t i) {
-        const V y = xsimd::exp(V::load_unaligned(x + i) - V(shift));
+        const V y = exp_of(V::load_unaligned(x + i) - V(shift));
         if (out != nullptr) y.store_unaligned(out + i);
         return y;
       },
       [=](std::int64_t i, std::int64_t count) {
         alignas(64) T y[V::size];
-        xsimd::exp(load_padded<V>(x + i, count, shift) - V(shift)).store_aligned(y);
+        exp_of(load_padded<V>(x + i, count, shift) - V(shift)).store_aligned(y);
         if (out != nullptr) {
           for (std::int64_t j = 0; j < count; ++j) out[i + j] = y[j];
         }
@@ -78,8 +79,8 @@ T exp_sum(std::int64_t n, const T* x, T shift, T* out) {
       });
 }
 
-/// The smallest or the greatest of n values. A NaN replaces any value and is replaced by none, since
-/// it compares false with everything.
+/// The smallest or the greatest of n values. A NaN replaces any value and is replaced by none,
+/// since it compares false with everything.
 template <class T, class Arch, bool smallest>
 T extremum(std::int64_t n, const T* x) {
   using V = xsimd::batch<T, Arch>;

@@ -1,6 +1,7 @@
 /// Elementwise operations. Each is a value, computed by one kernel instruction, and a rule; `back`
 /// sums a gradient over broadcast dimensions by itself.
 
+#include <algorithm>
 #include <cmath>
 
 #include "framework/internal.h"
@@ -15,6 +16,8 @@ namespace {
 
 /// scale * x + shift, under the name that the user wrote.
 Tensor affine(const char* name, const Tensor& x, double scale, double shift) {
+  detail::require_holds(name, x, scale);
+  detail::require_holds(name, x, shift);
   return record(name, {x}, map(name, Op::affine, {&x}, scale, shift), Keep::none,
                 [scale](Back& back) { back.add(0, back.grad * scale); });
 }
@@ -23,6 +26,7 @@ Tensor compare(const char* name, Op op, const Tensor& a, const Tensor& b) {
   return map(name, op, {&a, &b});
 }
 Tensor compare(const char* name, Op op, const Tensor& a, double b) {
+  detail::require_holds(name, a, b);
   return compare(name, op, a, detail::scalar(b, a.dtype()));
 }
 
@@ -162,6 +166,7 @@ Tensor sigmoid(const Tensor& x) {
 
 // y = max(x, 0): dx = g where y > 0
 Tensor relu(const Tensor& x) {
+  detail::require_floating("relu", x);
   return record("relu", {x}, map("relu", Op::relu, {&x}), Keep::output,
                 [](Back& back) { back.add(0, back.grad * (back.out() > 0.0)); });
 }
@@ -203,6 +208,10 @@ Tensor pow(const Tensor& x, const Tensor& exponent) {
 
 Tensor clamp(const Tensor& x, double low, double high) {
   if (!(low <= high)) detail::fail<ValueError>("clamp: low = {} is above high = {}", low, high);
+  if (x.dtype() == DType::i64) {  // infinity: as far as i64 and double go together
+    low = std::max(low, -0x1p63);
+    high = std::min(high, std::nextafter(0x1p63, 0.0));
+  }
   return record("clamp", {x}, map("clamp", Op::clamp, {&x}, low, high), Keep::inputs,
                 [low, high](Back& back) {
                   const Tensor in = back.in(0);
@@ -247,6 +256,7 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
 }
 
 Tensor masked_fill(const Tensor& x, const Tensor& mask, double value) {
+  detail::require_holds("masked_fill", x, value);
   return where(mask, detail::scalar(value, x.dtype()), x);
 }
 

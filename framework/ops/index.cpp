@@ -168,6 +168,9 @@ Tensor embedding(const Tensor& weight, const Tensor& indices, std::int64_t paddi
   if (weight.dim() != 2)
     fail<ShapeError>("embedding: the table has two dimensions, got shape {}", weight.shape());
   check_indices("embedding", indices, weight.size(0));
+  if (padding_idx < -1 || padding_idx >= weight.size(0))
+    fail<IndexError>("embedding: padding_idx {} is out of range for {} rows", padding_idx,
+                     weight.size(0));
   Shape shape = indices.shape();
   shape.push_back(weight.size(1));
   const Tensor rows =
@@ -234,6 +237,7 @@ Tensor gather(const Tensor& x, std::int64_t dim, const Tensor& index) {
 }
 
 Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype) {
+  if (classes < 0) fail<ValueError>("one_hot: classes must not be negative, got {}", classes);
   check_indices("one_hot", indices, classes);
   Shape shape = indices.shape();
   shape.push_back(classes);

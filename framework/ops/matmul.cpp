@@ -79,7 +79,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   if (a.dim() == 2 && b.dim() == 2) {
     value = multiply(a, b);
   } else {
-    const Shape batch = detail::broadcast_shapes("matmul", leading(a), leading(b));
+    const Shape batch = detail::broadcast_shapes("matmul: leading dimensions", leading(a), leading(b));
     value = multiply(with_leading(a, batch), with_leading(b, batch));
   }
   return record("matmul", {a, b}, std::move(value), Keep::inputs, [](Back& back) {

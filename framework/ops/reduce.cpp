@@ -15,6 +15,8 @@ using kernels::Op;
 
 namespace {
 
+constexpr std::int64_t kRowsTogether = 512;  // rows that are added before they join the sum
+
 /// Which dimensions a reduction runs over.
 struct Plan {
   Shape reduced, kept;  ///< dimension numbers, ascending
@@ -91,13 +93,27 @@ Tensor reduce(Kind kind, const Tensor& x, const Plan& plan) {
         from.push_back(x.strides()[d]);
         to.push_back(dims == &plan.reduced ? 0 : out.strides()[d]);
       }
-    detail::dispatch(x.dtype(), [&]<class T>(T) {
-      std::fill_n(detail::overwrite<T>(out), out.numel(), start<T>(kind));
-    });
-    const Tensor target = detail::view(out, sizes, to, 0);
-    const Tensor source = detail::view(x, sizes, from, x.impl().offset);
     const Op op = kind == Kind::sum ? Op::add : kind == Kind::max ? Op::maximum : Op::minimum;
-    detail::map_into(target, op, {&target, &source});
+    const auto take_rows = [&](const Tensor& result, std::int64_t first, std::int64_t count) {
+      detail::dispatch(x.dtype(), [&]<class T>(T) {
+        std::fill_n(detail::overwrite<T>(result), result.numel(), start<T>(kind));
+      });
+      Shape block = sizes;
+      block[0] = count;
+      const Tensor target = detail::view(result, block, to, 0);
+      const Tensor source = detail::view(x, block, from, x.impl().offset + first * from[0]);
+      detail::map_into(target, op, {&target, &source});
+    };
+    // A sum goes by blocks, so that its rounding errors do not grow with the number of rows.
+    const std::int64_t rows = sizes[0];
+    const std::int64_t block = std::max<std::int64_t>(1, kRowsTogether * rows / plan.count);
+    take_rows(out, 0, kind == Kind::sum ? std::min(block, rows) : rows);
+    if (kind != Kind::sum || block >= rows) return out;
+    const Tensor part = empty(plan.keepdim_shape, x.dtype());
+    for (std::int64_t first = block; first < rows; first += block) {
+      take_rows(part, first, std::min(block, rows - first));
+      detail::accumulate(out, part);
+    }
     return out;
   }
   Shape order = plan.kept;
@@ -152,7 +168,8 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
 
 Tensor mean(const Tensor& x, const Axes& axes, bool keepdim) {
   detail::require_floating("mean", x);
-  return sum(x, axes, keepdim) / static_cast<double>(Plan("mean", x, axes).count);
+  const double n = static_cast<double>(Plan("mean", x, axes).count);
+  return sum(x, axes, keepdim) / n;
 }
 
 Tensor max(const Tensor& x, const Axes& axes, bool keepdim) {
@@ -226,9 +243,9 @@ Tensor var(const Tensor& x, const Axes& axes, bool keepdim, double correction) {
 Tensor norm(const Tensor& x, double p, const Axes& axes, bool keepdim) {
   detail::require_floating("norm", x);
   if (!(p > 0.0) || std::isinf(p)) fail<ValueError>("norm: needs 0 < p < inf, got {}", p);
+  const Plan plan("norm", x, axes);
   if (p == 1.0) return sum(abs(x), axes, keepdim);
   if (p != 2.0) return pow(sum(pow(abs(x), p), axes, keepdim), 1.0 / p);
-  const Plan plan("norm", x, axes);
   Tensor value;
   {
     NoGrad no_grad;
@@ -249,9 +266,15 @@ Tensor cumsum(const Tensor& x, std::int64_t dim) {
   const std::int64_t n = x.shape()[d], inner = out.strides()[d];
   if (out.numel() > 0) {
     detail::dispatch(x.dtype(), [&]<class T>(T) {
+      using Sum = std::conditional_t<std::is_same_v<T, float>, double, T>;
       T* y = detail::overwrite<T>(out);
-      for (std::int64_t o = 0; o < out.numel() / (n * inner); ++o, y += n * inner)
-        for (std::int64_t i = inner; i < n * inner; ++i) y[i] += y[i - inner];
+      for (std::int64_t o = 0; o < out.numel() / (n * inner); ++o, y += n * inner) {
+        for (std::int64_t j = 0; j < inner; ++j) {
+          Sum total = 0;
+          for (std::int64_t i = j; i < n * inner; i += inner)
+            y[i] = static_cast<T>(total += static_cast<Sum>(y[i]));
+        }
+      }
     });
   }
   return record("cumsum", {x}, std::move(out), Keep::none, [d](Back& back) {

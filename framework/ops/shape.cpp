@@ -41,20 +41,26 @@ bool strides_for(const Tensor& x, const Shape& shape, Shape& strides) {
   return to < 0;
 }
 
-Shape complete(const Tensor& x, Shape shape) {
-  std::int64_t unknown = -1, known = 1;
+/// The sizes that are asked for, with -1 replaced by what is left.
+Shape complete(const Tensor& x, const Shape& wanted) {
+  Shape shape = wanted;
+  std::int64_t unknown = -1;
   for (std::int64_t d = 0; d < shape.size(); ++d) {
-    if (shape[d] == -1 && unknown < 0) {
-      unknown = d;
-    } else if (shape[d] < 0) {
-      fail<ShapeError>("reshape: {} is no shape", shape);
-    } else {
-      known *= shape[d];
-    }
+    if (shape[d] != -1) continue;
+    if (unknown >= 0) fail<ShapeError>("reshape: only one size may be -1, got {}", wanted);
+    unknown = d;
+    shape[d] = 1;
   }
-  if (unknown >= 0 && known > 0 && x.numel() % known == 0) shape[unknown] = x.numel() / known;
-  if ((unknown >= 0 && shape[unknown] < 0) || shape.numel() != x.numel())
-    fail<ShapeError>("reshape: {} elements of shape {} do not fit {}", x.numel(), x.shape(), shape);
+  detail::require_shape("reshape", shape);
+  if (unknown >= 0) {
+    const std::int64_t known = shape.numel();
+    if (known == 0)
+      fail<ShapeError>("reshape: -1 in {} may stand for any size: {} has no elements", wanted,
+                       x.shape());
+    shape[unknown] = x.numel() / known;
+  }
+  if (shape.numel() != x.numel())
+    fail<ShapeError>("reshape: {} elements of shape {} do not fit {}", x.numel(), x.shape(), wanted);
   return shape;
 }
 
@@ -146,6 +152,7 @@ Tensor permute(const Tensor& x, const Shape& order) {
 }
 
 Tensor broadcast_to(const Tensor& x, const Shape& shape) {
+  detail::require_shape("broadcast_to", shape);
   if (x.dim() > shape.size() ||
       detail::broadcast_shapes("broadcast_to", x.shape(), shape) != shape)
     fail<ShapeError>("broadcast_to: shape {} does not broadcast to {}", x.shape(), shape);
@@ -170,7 +177,7 @@ Tensor flip(const Tensor& x, const Axes& dims) {
 
 namespace {
 
-/// Where the i-th of n pieces of `sizes` begins along a dimension.
+/// The tensors one after the other along dimension d of a result of that shape; not recorded.
 Tensor joined(const char* op, const std::vector<Tensor>& tensors, const Shape& shape, std::int64_t d) {
   Tensor out = empty(shape, tensors[0].dtype());
   std::int64_t at = 0;

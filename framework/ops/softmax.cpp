@@ -62,8 +62,12 @@ Tensor log_softmax(const Tensor& x, std::int64_t dim) {
     const auto& k = kernels::float_kernels<T>();
     const T top = k.max(n, in);
     const T total = k.exp_sum(n, in, top, nullptr);
-    const double shift[2] = {1.0, -static_cast<double>(top) - std::log(static_cast<double>(total))};
-    k.elementwise[static_cast<std::size_t>(kernels::Op::affine)](n, out, in, nullptr, nullptr, shift);
+    // One after the other: their sum would round off the logarithm beside a large maximum.
+    for (const T shift : {top, std::log(total)}) {
+      const double s[2] = {1.0, -static_cast<double>(shift)};
+      k.elementwise[static_cast<std::size_t>(kernels::Op::affine)](n, out, in, nullptr, nullptr, s);
+      in = out;
+    }
   });
   return record("log_softmax", {x}, std::move(value), Keep::output, [d](Back& back) {
     back.add(0, back.grad - exp(back.out()) * sum(back.grad, d, true));
@@ -75,8 +79,9 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
   detail::require_floating("cross_entropy", logits);
   detail::require_index("cross_entropy", targets);
   Shape expected = logits.shape();
-  if (logits.dim() > 0) expected.resize(logits.dim() - 1);
-  if (logits.dim() == 0 || targets.shape() != expected)
+  if (logits.dim() == 0) fail<ShapeError>("cross_entropy: logits () have no dimension of classes");
+  expected.resize(logits.dim() - 1);
+  if (targets.shape() != expected)
     fail<ShapeError>("cross_entropy: logits {} need targets {}, got {}", logits.shape(), expected,
                      targets.shape());
   const std::int64_t classes = logits.size(-1);

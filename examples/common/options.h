@@ -1,0 +1,47 @@
+#pragma once
+/// Options that are named once: for the command line, for --help and for a saved model.
+///
+///   struct Config {
+///     std::int64_t hidden = 256;
+///     template <class F>
+///     void each(F&& option) {
+///       option("hidden", hidden, "size of the hidden state", CLI::PositiveNumber);
+///     }
+///   };
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <type_traits>
+
+#include "examples/common/json_log.h"
+
+namespace examples {
+
+/// --hidden and so on, with the present values as defaults.
+template <class T>
+void add_options(CLI::App& app, T& values) {
+  values.each([&](const char* name, auto& value, const char* help, const auto&... checks) {
+    CLI::Option* option = app.add_option(std::string("--") + name, value, help);
+    if constexpr (!requires { value.has_value(); }) option->capture_default_str();
+    (option->check(checks), ...);
+  });
+}
+
+template <class T>
+Json to_json(T values) {
+  Json json;
+  values.each([&](const char* name, const auto& value, auto&&...) { json[name] = value; });
+  return json;
+}
+
+/// Throws nlohmann's exceptions for what is missing or has another type.
+template <class T>
+T from_json(const Json& json) {
+  T values;
+  values.each([&](const char* name, auto& value, auto&&...) {
+    value = json.at(name).get<std::remove_cvref_t<decltype(value)>>();
+  });
+  return values;
+}
+
+}  // namespace examples
