@@ -42,8 +42,8 @@ Parameters make_parameters(std::int64_t V, std::int64_t H) {
 
 // --- 2. The network ------------------------------------------------------------------------------
 
-/// Reads characters, i64 [T, B], from the hidden state h [B, H] on, which it leaves at the one after
-/// the last character. Returns the scores (logits) of each next character, [T * B, V].
+/// Reads characters, i64 [T, B], from the hidden state h [B, H] on, which it leaves at the one
+/// after the last character. Returns the scores (logits) of each next character, [T * B, V].
 Tensor read(const Parameters& p, const Tensor& characters, Tensor& h) {
   const Tensor xs = one_hot(characters, p.w_xh.size(0));  // [T, B, V]: 1 at the character, else 0
   std::vector<Tensor> outputs;
@@ -64,8 +64,9 @@ Tensor mean_loss(const Tensor& q, const Tensor& y) {
 
 // --- 3. One step of training ---------------------------------------------------------------------
 
-/// Gradients g become g * min(1, limit / |g|), where |g| is the length of all of them as one vector:
-/// a step through many tanh can have a gradient that is far too long, but its direction is right.
+/// Gradients g become g * min(1, limit / |g|), where |g| is the length of all of them as one
+/// vector: a step through many tanh can have a gradient that is far too long, but its direction is
+/// right.
 void clip_gradients(const Parameters& p, double limit) {
   double squares = 0;
   for (const Tensor& w : p.all()) squares += sum(square(w.grad())).item();
@@ -104,7 +105,8 @@ std::string predict(const Parameters& p, const Vocab& vocab, const std::string& 
 // --- 5. All together -----------------------------------------------------------------------------
 
 int main(int argc, char** argv) {
-  std::string text = examples::bundled("english.txt"), sampling = "sequential", prefix = "the ferry";
+  std::string text = examples::bundled("english.txt"), sampling = "sequential",
+              prefix = "the ferry";
   std::int64_t max_tokens = 10'000, hidden = 512, batch = 32, steps = 35, epochs = 100;
   double lr = 1, clip = 1;
   std::uint64_t seed = 0;

@@ -157,6 +157,15 @@ std::uint64_t next_sweep_id() {
   return ++id;
 }
 
+/// A term a' g of a weight's gradient that is still to be computed.
+struct Product {
+  Tensor a, g;
+};
+
+/// Rows of products that are put off until they are done at once: enough for a product at full
+/// speed, few enough to be still in the cache.
+constexpr std::int64_t kRowsTogether = 256;
+
 }  // namespace
 
 /// One walk from results to leaves. `entries` holds every node that the results depend on, inputs
@@ -170,6 +179,8 @@ struct Back::Sweep {
     bool wanted;                  // its gradient is asked for, or leads to one that is
     bool passes;                  // it has such inputs
     bool target;
+    PoolVector<Product> products;  // still to be added to grad
+    std::int64_t rows;             // of them
   };
   PoolVector<Entry> entries;
   const std::uint64_t id = next_sweep_id();
@@ -197,7 +208,7 @@ struct Back::Sweep {
         }
         visit.node->slot = static_cast<std::int64_t>(entries.size());
         entries.push_back({visit.node, Tensor(), visit.outer_sweep, visit.outer_slot, true,
-                           !visit.node->leaf, false});
+                           !visit.node->leaf, false, {}, 0});
         path.pop_back();
       }
     }
@@ -237,20 +248,61 @@ struct Back::Sweep {
     }
   }
 
-  void seed(const Tensor& y, const Tensor& seed) {
+  void seed(const char* name, const Tensor& y, const Tensor& seed) {
     Tensor g = seed;
     if (!g.defined()) {
       if (y.numel() != 1)
-        fail<GraphError>("backward: a tensor of shape {} needs a seed: the gradient is defined for "
-                         "one element, such as a loss",
-                         y.shape());
+        fail<GraphError>("{}: a tensor of shape {} needs a seed: the gradient is defined for one "
+                         "element, such as a loss",
+                         name, y.shape());
       g = ones(y.shape(), y.dtype());
     }
     if (g.shape() != y.shape())
-      fail<ShapeError>("backward: the seed has shape {}, the tensor {}", g.shape(), y.shape());
+      fail<ShapeError>("{}: the seed has shape {}, the tensor {}", name, g.shape(), y.shape());
     if (g.dtype() != y.dtype())
-      fail<DTypeError>("backward: the seed is {}, the tensor {}", g.dtype(), y.dtype());
+      fail<DTypeError>("{}: the seed is {}, the tensor {}", name, g.dtype(), y.dtype());
     add(find(y.impl().node.get())->grad, std::move(g));
+  }
+
+  /// The gradient so far as a tensor that may be added to in place.
+  static Tensor& own_grad(Entry& entry) {
+    Tensor& sum = entry.grad;
+    if (!sum.defined()) {
+      sum = zeros(entry.node->shape, entry.node->dtype);
+    } else if (!detail::is_exclusive(sum)) {
+      Tensor own = empty(sum.shape(), sum.dtype());
+      detail::copy_into(own, sum);
+      sum = std::move(own);
+    }
+    return sum;
+  }
+
+  /// Computes the products that were put off.
+  static void settle(Entry& entry) {
+    if (entry.products.empty()) return;
+    Tensor a = entry.products[0].a, g = entry.products[0].g;
+    if (entry.products.size() > 1) {
+      a = empty({entry.rows, a.size(1)}, a.dtype());
+      g = empty({entry.rows, g.size(1)}, g.dtype());
+      std::int64_t row = 0;
+      for (const Product& product : entry.products) {
+        const std::int64_t n = product.a.size(0);
+        detail::copy_into(narrow(a, 0, row, n), product.a);
+        detail::copy_into(narrow(g, 0, row, n), product.g);
+        row += n;
+      }
+    }
+    entry.products.clear();
+    entry.rows = 0;
+    const bool first = !entry.grad.defined();
+    if (first) entry.grad = empty(entry.node->shape, entry.node->dtype);
+    const Tensor& sum = own_grad(entry);
+    detail::dispatch_floating(sum.dtype(), [&]<class T>(T) {
+      kernels::gemm<T>(a.size(1), g.size(1), a.size(0),
+                       {detail::read<T>(a), a.strides()[1], a.strides()[0]},
+                       {detail::read<T>(g), g.strides()[0], g.strides()[1]},
+                       detail::overwrite<T>(sum), g.size(1), !first);
+    });
   }
 
   void run(bool to_leaves, bool retain_graph) {
@@ -259,6 +311,7 @@ struct Back::Sweep {
       Entry& entry = entries[i];
       Node& node = *entry.node;
       if (!entry.wanted) continue;
+      settle(entry);
       if (entry.grad.defined()) {
         if (node.hooks) run_hooks(node, entry.grad);
         if (to_leaves && node.keeps_grad) keep_grad(node, entry);
@@ -341,19 +394,25 @@ void Back::add(int i, Tensor g) {
   Sweep::add(entry->grad, std::move(g));
 }
 
+void Back::add_product(int i, const Tensor& a, const Tensor& g) {
+  if (!needs(i)) return;
+  const Node* weight = node_.inputs[i].get();
+  const bool transposed = weight->is_transpose && !weight->hooks && !weight->keeps_grad &&
+                          !sweep_.find(weight)->target;
+  if (transposed) weight = weight->inputs[0].get();
+  if (create_graph() || !weight->leaf) {
+    add(i, matmul(transpose(a), g));
+    return;
+  }
+  Sweep::Entry& entry = *sweep_.find(weight);
+  entry.products.push_back(transposed ? Product{g, a} : Product{a, g});
+  entry.rows += a.size(0);
+  if (entry.rows >= kRowsTogether) Sweep::settle(entry);
+}
+
 Tensor Back::part_target(int i) {
   auto* entry = sweep_.find(node_.inputs[i].get());
-  if (!entry || !entry->wanted) return Tensor();
-  const Node& input = *entry->node;
-  Tensor& sum = entry->grad;
-  if (!sum.defined()) {
-    sum = zeros(input.shape, input.dtype);
-  } else if (!detail::is_exclusive(sum)) {
-    Tensor own = empty(input.shape, input.dtype);
-    detail::copy_into(own, sum);
-    sum = std::move(own);
-  }
-  return sum;
+  return entry && entry->wanted ? Sweep::own_grad(*entry) : Tensor();
 }
 
 void Back::add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,
@@ -392,7 +451,7 @@ void backward(const std::vector<Tensor>& ys, const std::vector<Tensor>& seeds, b
   GradMode mode(create_graph);
   Back::Sweep sweep(ys);
   for (std::size_t i = 0; i < ys.size(); ++i)
-    sweep.seed(ys[i], seeds.empty() ? Tensor() : seeds[i]);
+    sweep.seed("backward", ys[i], seeds.empty() ? Tensor() : seeds[i]);
   sweep.run(true, retain_graph || create_graph);
 }
 
@@ -407,7 +466,7 @@ std::vector<Tensor> grad(const std::vector<Tensor>& ys, const std::vector<Tensor
   Back::Sweep sweep(ys);
   sweep.restrict_to(xs);
   for (std::size_t i = 0; i < ys.size(); ++i)
-    sweep.seed(ys[i], options.grad_outputs.empty() ? Tensor() : options.grad_outputs[i]);
+    sweep.seed("grad", ys[i], options.grad_outputs.empty() ? Tensor() : options.grad_outputs[i]);
   sweep.run(false, options.retain_graph.value_or(options.create_graph));
   std::vector<Tensor> result;
   for (std::size_t i = 0; i < xs.size(); ++i) {
@@ -483,7 +542,8 @@ void Tensor::retain_grad() { node_of(*this, "retain_grad").keeps_grad = true; }
 std::int64_t Tensor::register_hook(Hook hook) {
   Node& node = node_of(*this, "register_hook");
   if (!node.hooks) node.hooks = new std::vector<std::pair<std::int64_t, Hook>>;
-  const std::int64_t number = node.hooks->empty() ? 0 : node.hooks->back().first + 1;
+  static std::atomic<std::int64_t> next{0};  // a removed hook's number is not given out again
+  const std::int64_t number = next++;
   node.hooks->emplace_back(number, std::move(hook));
   return number;
 }

@@ -87,6 +87,7 @@ struct Node {
   bool leaf = false;
   bool released = false;     ///< a sweep has freed what the rule needs
   bool keeps_grad = false;   ///< a leaf, or asked to by retain_grad()
+  bool is_transpose = false; ///< of a matrix
   const char* op = "leaf";
   DType dtype = DType::f32;  ///< of the output
   Shape shape;               ///< of the output
@@ -141,6 +142,10 @@ class Back {
     else
       put(part_target(i), grad);
   }
+  /// Adds a' g to the gradient of input i; a: [n, rows], g: [n, columns]. For a leaf, or the
+  /// transpose of one, it is put off: a weight that is multiplied in T time steps gets the sum of T
+  /// such products, which is one product of the a's and g's on top of each other.
+  void add_product(int i, const Tensor& a, const Tensor& g);
   /// Whether this sweep records itself.
   bool create_graph() const { return grad_enabled(); }
 

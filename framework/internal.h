@@ -92,6 +92,12 @@ void accumulate(const Tensor& out, const Tensor& x);
 /// Whether nobody else can see this tensor's memory.
 bool is_exclusive(const Tensor& x);
 
+/// The matrix b [k, n] in the layout of kernels::gemm_packed, or null if it is to be read as it is.
+/// A matrix that is multiplied a second time without having been written in between, as a weight is
+/// in every time step, is packed once and the copy kept until the next write.
+template <class T>
+const T* packed(const Tensor& b);
+
 /// Values of a contiguous x, or of a contiguous copy; off the tape.
 Tensor dense(const Tensor& x);
 

@@ -91,6 +91,7 @@ const void* read(const Tensor& tensor) {
 void* overwrite(const Tensor& tensor) {
   const TensorImpl& impl = tensor.impl();
   ++impl.storage->version;
+  if (impl.storage->packed) drop_packed(*impl.storage);
   return static_cast<char*>(impl.storage->data()) + impl.offset * size_of(impl.dtype);
 }
 

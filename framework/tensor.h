@@ -42,23 +42,28 @@ class WriteView;
 
 namespace detail {
 
+struct Packed;  // packed.cpp
+
 /// A block of memory that tensors share. The elements follow the header.
 struct Storage {
   std::int32_t count = 1;
   std::uint32_t version = 0;  ///< raised by every write in place
   std::int64_t bytes = 0;
+  Packed* packed = nullptr;  ///< copies of these elements in the layout of the matrix product
 
   static Ref<Storage> make(std::int64_t bytes);
   void* data() { return reinterpret_cast<char*>(this) + kHeader; }
   static constexpr std::int64_t kHeader = 64;
 };
+void drop_packed(Storage& storage) noexcept;
 inline Storage* retain(Storage* storage) {
   count_up(storage->count);
   return storage;
 }
 inline void release(Storage* storage) {
-  if (count_down(storage->count) == 0)
-    pool_release(storage, static_cast<std::size_t>(storage->bytes + Storage::kHeader));
+  if (count_down(storage->count) != 0) return;
+  if (storage->packed) drop_packed(*storage);
+  pool_release(storage, static_cast<std::size_t>(storage->bytes + Storage::kHeader));
 }
 
 struct Node;  // autograd.h
@@ -78,7 +83,7 @@ struct TensorImpl {
 
 /// While a module is cloned, the counts of its parameters carry this mark, and a handle that the
 /// cloning thread copies becomes a handle to the parameter's copy.
-inline constexpr std::int32_t kCloneMark = 1 << 30;
+inline constexpr std::int32_t kCloneMark = 1 << 26;  // 31 threads may clone at once
 TensorImpl* clone_redirect(TensorImpl* impl);
 void destroy(TensorImpl* impl);
 inline TensorImpl* retain(TensorImpl* impl) {

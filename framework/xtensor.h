@@ -10,7 +10,8 @@
 ///   }
 ///
 /// Reduce with xt::evaluation_strategy::immediate where the result is broadcast: xtensor computes
-/// a lazy reduction once per element that reads it, and 0.24 with keep_dims reads the wrong ones.
+/// a lazy reduction anew for each element that reads it, and with xt::keep_dims it reads past the
+/// end (seen in 0.24.3 and 0.27.1).
 
 #include <algorithm>
 #include <cstddef>
@@ -29,6 +30,16 @@
 #include <xtensor/xarray.hpp>
 #include <xtensor/xmath.hpp>
 #include <xtensor/xnoalias.hpp>
+
+// What is evaluated by xtensor (xt::eval, immediate reductions) takes this type from its shape.
+// Before 0.26 GCC finds an array of rank 4 here in C++20, and the program crashes.
+namespace xt::detail {
+template <>
+struct xtype_for_shape<dynamic_shape<std::size_t>> {
+  template <class T, layout_type L>
+  using type = xarray<T, L>;
+};
+}  // namespace xt::detail
 #endif
 
 #include "framework/tensor.h"

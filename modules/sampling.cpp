@@ -33,12 +33,10 @@ void check(const Tensor& logits, const SamplingOptions& options) {
 void filter(double* row, std::size_t classes, const SamplingOptions& options) {
   double largest = -INFINITY;
   for (std::size_t i = 0; i < classes; ++i) {
-    if (std::isnan(row[i]))
-      fail<ValueError>("sample: the logit of class {} is NaN", i);
+    if (std::isnan(row[i])) fail<ValueError>("sample: the logit of class {} is NaN", i);
     largest = std::max(largest, row[i]);
   }
-  if (std::isinf(largest))
-    fail<ValueError>("sample: the largest logit is {}", largest);
+  if (std::isinf(largest)) fail<ValueError>("sample: the largest logit is {}", largest);
 
   std::vector<std::size_t> ranking(classes);
   std::iota(ranking.begin(), ranking.end(), std::size_t{0});

@@ -11,7 +11,7 @@ namespace unroll {
 struct SamplingOptions {
   double temperature = 1.0;  ///< divides the logits: below 1 bolder, above 1 wilder; 0: arg-max
   std::int64_t top_k = 0;    ///< only the k most probable (Fan et al. 2018); 0: all
-  double top_p = 1.0;        ///< only the most probable that reach p together (Holtzman et al. 2020)
+  double top_p = 1.0;  ///< only the most probable that reach p together (Holtzman et al. 2020)
 };
 
 /// The probabilities that sample() draws from. logits: [V] or [B, V], f32 or f64; same shape and

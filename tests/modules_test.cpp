@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "framework/autograd.h"
@@ -368,6 +369,26 @@ TEST_CASE("clone: copies made afterwards are handles again") {
   const Linear handle = linear;
   CHECK(handle.weight.is(linear.weight));
   CHECK(clone(copy).weight.is(copy.weight) == false);
+}
+
+TEST_CASE("clone: several threads may clone one module at once") {
+  const Net net;
+  const Tensor x = ones({1, 3});
+  std::vector<int> good(4, 0);
+  std::vector<std::thread> threads;
+  for (int& count : good)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 50; ++i) {
+        const Net copy = clone(net);
+        const std::vector<Tensor> ours = net.parameters(), theirs = copy.parameters();
+        bool all = copy.out.weight.is(theirs[0]) && copy.blocks[1].gain.is(theirs[5]);
+        for (std::size_t k = 0; k < ours.size(); ++k)
+          all = all && !ours[k].is(theirs[k]) && max_difference(ours[k], theirs[k]) == 0.0;
+        count += all;
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  CHECK(good == std::vector<int>(4, 50));
 }
 
 // --- Linear, Embedding, Dropout, Sequential -----------------------------------------------------

@@ -194,6 +194,9 @@ TEST_CASE("xtensor: a tensor is made from containers, lazy expressions, reductio
   CHECK(from_xtensor(xt::sum(a, {0})).to_vector<double>() == std::vector<double>{5, 7, 9});
   CHECK(from_xtensor(xt::transpose(a)).to_vector<double>() ==
         std::vector<double>{1, 4, 2, 5, 3, 6});
+  CHECK(from_xtensor(xt::cumsum(view<double>(x), 1)).to_vector<double>() ==
+        std::vector<double>{1, 3, 6, 4, 9, 15});
+  CHECK(from_xtensor(xt::eval(view<double>(x) * 2.0)).shape() == Shape{2, 3});
   CHECK(from_xtensor(xt::sum(a)).shape() == Shape{});
   CHECK(from_xtensor(xt::sum(a)).item() == 21.0);
   CHECK(from_xtensor(xt::zeros<float>({0, 2})).shape() == Shape{0, 2});

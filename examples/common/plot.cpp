@@ -37,8 +37,9 @@ std::string gnuplot_script(const std::string& output, const PlotOptions& options
                  "background 'white'\n"
                  "set output {}\nset title {}\nset xlabel {}\nset ylabel {}\n"
                  "set grid\nset key top right\n{}",
-                 gnuplot_string(output), gnuplot_string(options.title), gnuplot_string(options.x_label),
-                 gnuplot_string(options.y_label), options.log_scale ? "set logscale y 2\n" : "");
+                 gnuplot_string(output), gnuplot_string(options.title),
+                 gnuplot_string(options.x_label), gnuplot_string(options.y_label),
+                 options.log_scale ? "set logscale y 2\n" : "");
   for (std::size_t i = 0; i < curves.size(); ++i) {
     fmt::format_to(out, "$curve{} << END\n", i);
     for (std::size_t x = 0; x < curves[i].y.size(); ++x)
@@ -46,9 +47,8 @@ std::string gnuplot_script(const std::string& output, const PlotOptions& options
     fmt::format_to(out, "END\n");
   }
   for (std::size_t i = 0; i < curves.size(); ++i)
-    fmt::format_to(out, "{} $curve{} using 1:2 with {} linewidth 2 title {}",
-                   i == 0 ? "plot" : ",", i, curves[i].y.size() == 1 ? "points" : "lines",
-                   gnuplot_string(curves[i].name));
+    fmt::format_to(out, "{} $curve{} using 1:2 with {} linewidth 2 title {}", i == 0 ? "plot" : ",",
+                   i, curves[i].y.size() == 1 ? "points" : "lines", gnuplot_string(curves[i].name));
   return script + "\n";
 }
 
@@ -58,8 +58,7 @@ std::string run_gnuplot(const std::string& script_file) {
   std::string argument = script_file;
   char* arguments[] = {program.data(), argument.data(), nullptr};
   pid_t process = 0;
-  const int error =
-      posix_spawnp(&process, program.c_str(), nullptr, nullptr, arguments, environ);
+  const int error = posix_spawnp(&process, program.c_str(), nullptr, nullptr, arguments, environ);
   if (error != 0) return fmt::format("gnuplot can't be started ({})", std::strerror(error));
   int status = 0;
   waitpid(process, &status, 0);

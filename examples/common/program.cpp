@@ -8,12 +8,19 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <iostream>
 
 #include "framework/check.h"
 
 namespace examples {
 
 namespace {
+
+/// Ends the output; a full disk, say, must not pass for success.
+bool flush_output() {
+  std::cout.flush();
+  return std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();
+}
 
 int fail(const CLI::App& app, const std::string& message, int code) {
   fmt::print(stderr, "{}: {}\n", app.get_name(), message);
@@ -27,13 +34,14 @@ int run(CLI::App& app, const std::vector<std::string>& arguments,
   try {
     parse_again(app, arguments);
     const int code = body();
-    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
-      return fail(app, "the output could not be written", 1);
-    return code;
+    return flush_output() ? code : fail(app, "the output could not be written", 1);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help
-    return fail(app, fmt::format("{}\nRun {} --help for the options.", error.what(),
-                                 app.get_name()), 2);
+    if (error.get_exit_code() == 0) {  // --help
+      app.exit(error);
+      return flush_output() ? 0 : fail(app, "the output could not be written", 1);
+    }
+    return fail(app,
+                fmt::format("{}\nRun {} --help for the options.", error.what(), app.get_name()), 2);
   } catch (const std::exception& error) {
     return fail(app, error.what(), 1);
   }

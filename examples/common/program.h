@@ -12,8 +12,7 @@ namespace examples {
 /// Parses the arguments (without the program's name), calls `body` and returns its result, the exit
 /// code. Errors become one message on stderr that begins with the program's name; the exit code is
 /// 2 for wrong arguments, 1 for everything else.
-int run(CLI::App& app, const std::vector<std::string>& arguments,
-        const std::function<int()>& body);
+int run(CLI::App& app, const std::vector<std::string>& arguments, const std::function<int()>& body);
 int run(CLI::App& app, int argc, char** argv, const std::function<int()>& body);
 
 /// Parses once more inside of `body`: options that are not given keep the values that their

@@ -51,8 +51,8 @@ std::vector<std::int64_t> Tokenizer::line_start(const unroll::Vocab& vocab) cons
   return {vocab.index(start)};
 }
 
-std::vector<std::int64_t> encode(const std::vector<std::string>& tokens,
-                                 const unroll::Vocab& vocab, const std::string& where) {
+std::vector<std::int64_t> encode(const std::vector<std::string>& tokens, const unroll::Vocab& vocab,
+                                 const std::string& where) {
   const auto unknown = [&](const std::string& token) { return !vocab.contains(token); };
   if (const auto count = std::count_if(tokens.begin(), tokens.end(), unknown); count > 0)
     warn(fmt::format(

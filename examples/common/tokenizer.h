@@ -34,7 +34,7 @@ class Tokenizer {
 };
 
 /// The indices of the tokens. Unknown ones get one warning, which begins with `where`.
-std::vector<std::int64_t> encode(const std::vector<std::string>& tokens,
-                                 const unroll::Vocab& vocab, const std::string& where);
+std::vector<std::int64_t> encode(const std::vector<std::string>& tokens, const unroll::Vocab& vocab,
+                                 const std::string& where);
 
 }  // namespace examples

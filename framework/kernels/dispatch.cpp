@@ -95,6 +95,30 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, Matrix
   }
 }
 
+template <class T>
+void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, const T* packed_b,
+                 T* c, std::int64_t ldc, bool accumulate) {
+  const FloatKernels<T>& kernels = float_kernels<T>();
+  if (m <= 0 || n <= 0 || m * n * k < 2 * kWorkPerThread || num_threads() == 1) {
+    kernels.gemm_packed(m, n, k, a, packed_b, c, ldc, accumulate, 0, n);
+  } else if (n >= m) {
+    split(n, kernels.panel_columns, kWorkPerThread / (m * k) + 1,
+          [&](std::int64_t first, std::int64_t last) {
+            kernels.gemm_packed(m, n, k, a, packed_b, c, ldc, accumulate, first, last);
+          });
+  } else {
+    split(m, 16, kWorkPerThread / (n * k) + 1, [&](std::int64_t first, std::int64_t last) {
+      kernels.gemm_packed(last - first, n, k,
+                          {a.data + first * a.row_stride, a.row_stride, a.col_stride}, packed_b,
+                          c + first * ldc, ldc, accumulate, 0, n);
+    });
+  }
+}
+
+template void gemm_packed(std::int64_t, std::int64_t, std::int64_t, MatrixRef<float>, const float*,
+                          float*, std::int64_t, bool);
+template void gemm_packed(std::int64_t, std::int64_t, std::int64_t, MatrixRef<double>,
+                          const double*, double*, std::int64_t, bool);
 template void gemm(std::int64_t, std::int64_t, std::int64_t, MatrixRef<float>, MatrixRef<float>,
                    float*, std::int64_t, bool);
 template void gemm(std::int64_t, std::int64_t, std::int64_t, MatrixRef<double>, MatrixRef<double>,

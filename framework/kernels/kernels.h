@@ -160,4 +160,9 @@ template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, MatrixRef<T> b, T* c,
           std::int64_t ldc, bool accumulate);
 
+/// The same with B in the panels of FloatKernels::pack.
+template <class T>
+void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, const T* packed_b,
+                 T* c, std::int64_t ldc, bool accumulate);
+
 }  // namespace unroll::kernels

@@ -247,11 +247,11 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   detail::require_same_dtype("where", a, b);
   const Tensor chosen = condition.dtype() == a.dtype() ? condition.detach()
                                                        : (condition != 0.0).to(a.dtype()).detach();
-  return record("where", {a, b}, map("where", Op::where, {&chosen, &a, &b}), Keep::none,
-                [chosen](Back& back) {
+  return record("where", {chosen, a, b}, map("where", Op::where, {&chosen, &a, &b}), Keep::input(0),
+                [](Back& back) {
                   const Tensor zero = detail::scalar(0.0, back.grad.dtype());
-                  if (back.needs(0)) back.add(0, where(chosen, back.grad, zero));
-                  if (back.needs(1)) back.add(1, where(chosen, zero, back.grad));
+                  if (back.needs(1)) back.add(1, where(back.in(0), back.grad, zero));
+                  if (back.needs(2)) back.add(2, where(back.in(0), zero, back.grad));
                 });
 }
 

@@ -38,7 +38,12 @@ Tensor multiply(const Tensor& a, const Tensor& b) {
       }
       ra.data = a0 + offset_a;
       rb.data = b0 + offset_b;
-      kernels::gemm<T>(m, n, k, ra, rb, c + batch * m * n, n, false);
+      // One row meets every element of b once: packing would read it once more.
+      const T* panels = r == 2 && m > 1 && k > 0 ? detail::packed<T>(b) : nullptr;
+      if (panels)
+        kernels::gemm_packed<T>(m, n, k, ra, panels, c, n, false);
+      else
+        kernels::gemm<T>(m, n, k, ra, rb, c + batch * m * n, n, false);
     }
   });
   return out;
@@ -83,8 +88,14 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
     value = multiply(with_leading(a, batch), with_leading(b, batch));
   }
   return record("matmul", {a, b}, std::move(value), Keep::inputs, [](Back& back) {
-    if (back.needs(0)) back.add(0, matmul(back.grad, transpose(back.in(1))));
-    if (back.needs(1)) back.add(1, matmul(transpose(back.in(0)), back.grad));
+    const Tensor x = back.in(0), y = back.in(1), g = back.grad;
+    if (g.dim() == 2) {
+      back.add_product(0, transpose(g), transpose(y));
+      back.add_product(1, x, g);
+    } else {
+      if (back.needs(0)) back.add(0, matmul(g, transpose(y)));
+      if (back.needs(1)) back.add(1, matmul(transpose(x), g));
+    }
   });
 }
 

@@ -26,15 +26,15 @@ struct Plan {
 
   Plan(const char* op, const Tensor& x, const Axes& axes)
       : keepdim_shape(x.shape()), count(1) {
-    std::vector<bool> is_reduced(static_cast<std::size_t>(x.dim()), axes.list().empty());
+    Shape named;  // 1 where a dimension is, otherwise 0
+    named.resize(x.dim());
     for (std::int64_t axis : axes.list()) {
-      const std::int64_t d = wrap_dim(op, axis, x.shape());
-      if (is_reduced[static_cast<std::size_t>(d)])
-        fail<ShapeError>("{}: dimension {} is named twice", op, axis);
-      is_reduced[static_cast<std::size_t>(d)] = true;
+      std::int64_t& mark = named[wrap_dim(op, axis, x.shape())];
+      if (mark) fail<ShapeError>("{}: dimension {} is named twice", op, axis);
+      mark = 1;
     }
     for (std::int64_t d = 0; d < x.dim(); ++d) {
-      if (is_reduced[static_cast<std::size_t>(d)]) {
+      if (axes.list().empty() || named[d]) {
         reduced.push_back(d);
         keepdim_shape[d] = 1;
         count *= x.shape()[d];

@@ -127,9 +127,11 @@ Tensor transpose(const Tensor& x, std::int64_t dim0, std::int64_t dim1) {
   Shape shape = x.shape(), strides = x.strides();
   std::swap(shape[a], shape[b]);
   std::swap(strides[a], strides[b]);
-  return record("transpose", {x},
-                detail::view(x, std::move(shape), std::move(strides), x.impl().offset), Keep::none,
-                [a, b](Back& back) { back.add(0, transpose(back.grad, a, b)); });
+  Tensor y = record("transpose", {x},
+                    detail::view(x, std::move(shape), std::move(strides), x.impl().offset),
+                    Keep::none, [a, b](Back& back) { back.add(0, transpose(back.grad, a, b)); });
+  if (y.impl().node) y.impl().node->is_transpose = x.dim() == 2 && a != b;
+  return y;
 }
 
 Tensor permute(const Tensor& x, const Shape& order) {

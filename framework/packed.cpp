@@ -1,0 +1,79 @@
+/// Weights are multiplied in every time step: they are packed once per version.
+
+#include <atomic>
+#include <mutex>
+
+#include "framework/internal.h"
+
+namespace unroll::detail {
+
+/// One matrix seen in a storage; its packed copy follows once it is seen a second time. A storage
+/// has a list of them, since a weight is multiplied as it is and, in the backward, transposed.
+struct Packed {
+  std::int64_t offset, rows, columns, row_stride, column_stride;
+  Packed* next;
+  std::atomic<void*> panels;
+  std::int64_t bytes;
+
+  bool is(const TensorImpl& b) const {
+    return offset == b.offset && rows == b.shape[0] && columns == b.shape[1] &&
+           row_stride == b.strides[0] && column_stride == b.strides[1];
+  }
+};
+
+namespace {
+
+std::atomic_ref<Packed*> list_of(Storage& storage) { return std::atomic_ref(storage.packed); }
+
+Packed* find(Packed* list, const TensorImpl& b) {
+  while (list && !list->is(b)) list = list->next;
+  return list;
+}
+
+}  // namespace
+
+template <class T>
+const T* packed(const Tensor& b) {
+  TensorImpl& impl = b.impl();
+  Packed* entry = find(list_of(*impl.storage).load(std::memory_order_acquire), impl);
+  if (entry)
+    if (void* panels = entry->panels.load(std::memory_order_acquire)) return static_cast<T*>(panels);
+
+  // Threads that share a model for reading may come here together.
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  Packed* list = list_of(*impl.storage).load(std::memory_order_relaxed);
+  entry = find(list, impl);
+  if (!entry) {
+    entry = new (pool_allocate(sizeof(Packed)))
+        Packed{impl.offset,     impl.shape[0], impl.shape[1], impl.strides[0],
+               impl.strides[1], list,          nullptr,       0};
+    list_of(*impl.storage).store(entry, std::memory_order_release);
+    return nullptr;
+  }
+  void* panels = entry->panels.load(std::memory_order_relaxed);
+  if (!panels) {
+    const auto& k = kernels::float_kernels<T>();
+    entry->bytes = k.packed_size(entry->rows, entry->columns) * static_cast<std::int64_t>(sizeof(T));
+    panels = pool_allocate(static_cast<std::size_t>(entry->bytes));
+    k.pack(entry->rows, entry->columns,
+           {read<T>(b), entry->row_stride, entry->column_stride}, static_cast<T*>(panels));
+    entry->panels.store(panels, std::memory_order_release);
+  }
+  return static_cast<T*>(panels);
+}
+template const float* packed<float>(const Tensor&);
+template const double* packed<double>(const Tensor&);
+
+void drop_packed(Storage& storage) noexcept {
+  for (Packed* entry = storage.packed; entry;) {
+    Packed* next = entry->next;
+    if (void* panels = entry->panels.load(std::memory_order_relaxed))
+      pool_release(panels, static_cast<std::size_t>(entry->bytes));
+    pool_release(entry, sizeof(Packed));
+    entry = next;
+  }
+  storage.packed = nullptr;
+}
+
+}  // namespace unroll::detail

@@ -1,0 +1,191 @@
+#!/usr/bin/env bash
+# Runs small jobs of the example programs and looks at what they print and write.
+#
+# usage: examples_test.sh DIRECTORY-OF-THE-PROGRAMS TEST
+set -euo pipefail
+programs=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+language_model() { "$programs/language_model" "$@"; }
+
+# check "1.5 < 2" "what this means"
+check() {
+  awk "BEGIN { exit !($1) }" || fail "$2: $1"
+}
+# values FILE KEY: the values of a key in a file of JSON lines
+values() {
+  sed -n "s/.*\"$2\":\([^,}]*\).*/\1/p" "$1"
+}
+# What a training leaves that depends on no clock.
+results() {
+  values "$1" train_perplexity
+  values "$1" valid_perplexity
+}
+
+# Two texts that are easy to learn, of 30 different characters or less.
+head -c 6000 <(while :; do echo "the quick brown fox jumps over the lazy dog"; done) >fox.txt
+head -c 800 fox.txt >valid.txt
+small=(--text fox.txt --hidden 24 --batch 8 --steps 20 --quiet)
+adam=("${small[@]}" --lr 0.01 --epochs 12)
+
+every_cell_learns() {
+  local cell gates
+  for cell in rnn gru lstm; do
+    language_model train "${adam[@]}" --cell $cell --valid valid.txt --test valid.txt \
+      --log $cell.jsonl >$cell.out
+    local -a train
+    mapfile -t train < <(values $cell.jsonl train_perplexity)
+    check "${#train[@]} == 13" "an object for each epoch and a last one"
+    check "${train[0]} > 10" "the perplexity of an almost untrained $cell"
+    check "${train[11]} < 1.6" "the training perplexity of a $cell"
+    check "${train[11]} == ${train[12]}" "the last object repeats the last epoch"
+    check "$(values $cell.jsonl test_perplexity) < 1.4" "the test perplexity of a $cell"
+    [[ $(values $cell.jsonl final) == true ]] || fail "one object is the final one"
+    case $cell in rnn) gates=1 ;; gru) gates=3 ;; lstm) gates=4 ;; esac
+    # 27 letters and spaces, the line end and <unk>; weights and two biases; the output layer
+    check "$(values $cell.jsonl parameters) == $gates * 24 * (29 + 24 + 2) + 29 * (24 + 1)" \
+      "the parameters of a $cell"
+  done
+  [[ -s language_model.safetensors ]] || fail "the model was not saved"
+  ! command -v gnuplot >/dev/null || grep -q '</svg>' language_model.svg || fail "no plot"
+  [[ $(ls | wc -l) == 10 ]] || fail "files are left behind: $(ls)"
+}
+
+every_option_learns() {
+  local options rates
+  while read -r options; do
+    # shellcheck disable=SC2086
+    language_model train --text fox.txt --hidden 24 --quiet $options --log log.jsonl --save "" --plot "" >out
+    check "$(values log.jsonl train_perplexity | tail -1) < 3" "the perplexity with $options"
+    case $options in *--lr-decay*) rates=$(values log.jsonl learning_rate | tail -4 | xargs) ;; esac
+  done <<'END'
+--embed 16 --dropout 0.1 --sampling random --batch 8 --steps 20 --lr 0.01 --epochs 12
+--clean letters --max-tokens 4000 --batch 8 --steps 20 --lr 0.01 --epochs 12
+--optimizer sgd --lr 1 --momentum 0.5 --init uniform:0.3 --batch 8 --steps 20 --epochs 12
+--cell lstm --forget-bias 1 --lr 0.01 --lr-decay 0.5 --lr-decay-after 9 --batch 8 --epochs 12
+--level word --batch 4 --steps 10 --lr 0.01 --epochs 12
+END
+  [[ $rates == "0.01 0.005 0.0025 0.00125" ]] || fail "the learning rates are $rates"
+}
+
+the_same_seed_gives_the_same_run() {
+  language_model train "${adam[@]}" --dropout 0.2 --log a.jsonl >out
+  language_model train "${adam[@]}" --dropout 0.2 --log b.jsonl >out
+  language_model train "${adam[@]}" --dropout 0.2 --log c.jsonl --seed 1 >out
+  [[ $(results a.jsonl) == "$(results b.jsonl)" ]] || fail "two runs differ"
+  [[ $(results a.jsonl) != "$(results c.jsonl)" ]] || fail "the seed changes nothing"
+}
+
+an_interrupted_run_goes_on_as_if_nothing_had_happened() {
+  local sampling long status
+  for sampling in sequential random; do
+    long=("${small[@]}" --epochs 40 --lr 0.01 --embed 8 --dropout 0.1 --sampling $sampling --valid valid.txt)
+    language_model train "${long[@]}" --log whole.jsonl --save whole.safetensors >out
+    language_model train "${long[@]}" --log parts.jsonl --save parts.safetensors >out &
+    until [[ -s parts.jsonl ]]; do sleep 0.01; done
+    kill -INT $!
+    status=0
+    wait $! || status=$?
+    [[ $status == 130 ]] || fail "interrupted, it ended with $status: $(cat out)"
+    grep -q "train --load parts.safetensors" out || fail "it does not say how to go on"
+    check "$(wc -l <parts.jsonl) < 40" "epochs before the interruption"
+    language_model train --load parts.safetensors --quiet >out
+    [[ $(results whole.jsonl) == "$(results parts.jsonl)" ]] || fail "the two runs differ"
+    for model in whole parts; do
+      language_model generate --load $model.safetensors --length 200 >$model.txt
+    done
+    cmp whole.txt parts.txt || fail "the two models write differently"
+    rm parts.jsonl
+  done
+  language_model train --load parts.safetensors --epochs 42 --quiet >out
+  grep -q "After 42 epochs" out || fail "it does not go on beyond the first end"
+}
+
+generate_continues_a_prefix() {
+  language_model train "${small[@]}" --lr 0.01 --epochs 30 >out
+  write() { language_model generate --prefix "the quick" "$@"; }
+  [[ $(write --temperature 0 --length 34) == "the quick brown fox jumps over the lazy dog" ]] ||
+    fail "it learned something else: $(write --temperature 0 --length 34)"
+  [[ $(write --temperature 3) == "$(write --temperature 3)" ]] || fail "a seed gives two texts"
+  [[ $(write --temperature 3) != "$(write --temperature 3 --seed 1)" ]] || fail "seeds don't count"
+  [[ $(write --temperature 3 --top-k 1) == "$(write --temperature 0)" ]] || fail "top-k 1"
+  [[ $(write --temperature 3 --top-p 0.01) == "$(write --temperature 0)" ]] || fail "top-p 0.01"
+  [[ $(write --length 0) == "the quick" ]] || fail "length 0"
+  language_model generate --prefix "é" --length 3 2>err >out
+  grep -q "1 of 1 tokens are not in the vocabulary, the first one is 'é'" err || fail "$(cat err)"
+}
+
+score_knows_the_language() {
+  language_model train "${adam[@]}" >out
+  printf 'the lazy dog\ngod yzal eht\n\n' | language_model score >scores
+  [[ $(wc -l <scores) == 3 ]] || fail "a line for each line"
+  check "$(awk 'NR == 1 { print $1 }' scores) > $(awk 'NR == 2 { print $1 }' scores) + 10" \
+    "log-probabilities"
+  check "$(awk 'NR == 1 { print $2 }' scores) < 3" "the perplexity of a line that it knows"
+  [[ $(language_model score "the lazy dog") == "$(head -1 scores)" ]] || fail "an argument is a line"
+  # The perplexity is exp(-log p / characters), to the printed digits.
+  check "$(awk 'NR == 2 { d = log($2) * 12 + $1; print d < 0 ? -d : d }' scores) < 0.02" "perplexity"
+  check "$(language_model eval --text valid.txt | awk '{ print $2 }') < 1.6" "eval"
+}
+
+# refuses CODE MESSAGE ARGUMENT...
+refuses() {
+  local code=$1 message=$2 status=0
+  shift 2
+  language_model "$@" >out 2>err </dev/null || status=$?
+  [[ $status == "$code" ]] || fail "'$*' ends with $status, not $code: $(cat err)"
+  [[ $(cat err) == "language_model: $message"* ]] || fail "'$*' says: $(cat err)"
+}
+
+mistakes_get_one_clear_error() {
+  language_model train "${small[@]}" --epochs 1 --plot "" >out
+  printf 'abc\xff' >latin.txt
+  echo short >short.txt
+  local before
+  before=$(ls | grep -v -e out -e err; cksum language_model.safetensors)
+  refuses 2 "--hidden: Number less or equal to 0: -1" --hidden -1
+  refuses 2 "--cell: tree not in {rnn,gru,lstm}" train --cell tree
+  refuses 2 "The following argument was not expected: --size" --size 3
+  refuses 1 "cannot read 'none.txt'" --text none.txt
+  refuses 1 "cannot read 'latin.txt'" --text latin.txt
+  refuses 1 "short.txt: sequential_windows" --text short.txt
+  refuses 1 "--layers 2: only one layer so far" --layers 2
+  refuses 1 "--init none: expected uniform:A or normal:S" --init none
+  refuses 1 "--forget-bias is for --cell lstm, not gru" --forget-bias 1
+  refuses 1 "--momentum is for --optimizer sgd" --momentum 0.9
+  refuses 1 "cannot write none/model: No such file or directory" --save none/model
+  refuses 1 "cannot read 'none'" generate --load none
+  refuses 1 "cannot read 'short.txt'" generate --load short.txt
+  refuses 1 "sample: top_p must be above 0" generate --top-p 0
+  refuses 1 "language_model.safetensors has had its 1 epochs" --load language_model.safetensors
+  refuses 1 "--hidden 25 does not fit language_model.safetensors, which has 24" \
+    --load language_model.safetensors --epochs 2 --hidden 25
+  refuses 1 "the loss is " "${small[@]}" --epochs 2 --optimizer sgd --lr 1e9 --clip 0
+  [[ $(ls | grep -v -e out -e err; cksum language_model.safetensors) == "$before" ]] ||
+    fail "a mistake changed a file: $(ls)"
+}
+
+without_gnuplot_there_is_a_warning() {
+  PATH=/nonexistent "$programs/language_model" train "${small[@]}" --epochs 1 >out 2>err
+  /usr/bin/env grep -q "^warning: no plot language_model.svg: gnuplot can't be started" err ||
+    fail "$(/usr/bin/env cat err)"
+  [[ -s language_model.safetensors && ! -e language_model.svg ]] || fail "$(/usr/bin/env ls)"
+}
+
+from_scratch_learns() {
+  local sampling
+  for sampling in sequential random; do
+    "$programs/rnn_from_scratch" --text fox.txt --hidden 64 --batch 8 --steps 20 --epochs 60 \
+      --max-tokens 4000 --sampling $sampling --prefix "the quick" >out 2>err
+    check "$(sed -n 's/Training perplexity \([^ ]*\) .*/\1/p' out) < 1.2" "perplexity, $sampling"
+    grep -q "After training:  the quick brown fox jumps over the lazy dog" out || fail "$(cat out)"
+  done
+}
+
+"$2"
