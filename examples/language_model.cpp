@@ -63,10 +63,13 @@ struct Continuation {
       return app.add_option(name, value, help)->capture_default_str();
     };
     app.add_option("--prefix", prefix, "text to continue (default: the start of a line)");
-    add("--length", length, "tokens to write")->check(CLI::NonNegativeNumber);
-    add("--temperature", sampling.temperature, "below 1 bolder, above 1 wilder; 0: arg-max");
-    add("--top-k", sampling.top_k, "choose among the k most probable tokens; 0: all");
-    add("--top-p", sampling.top_p, "choose among the most probable that reach p together");
+    add("--length", length, "tokens to write")->check(examples::at_least(0));
+    add("--temperature", sampling.temperature, "below 1 bolder, above 1 wilder; 0: arg-max")
+        ->check(examples::at_least(0));
+    add("--top-k", sampling.top_k, "choose among the k most probable tokens; 0: all")
+        ->check(examples::at_least(0));
+    add("--top-p", sampling.top_p, "choose among the most probable that reach p together")
+        ->check(examples::above(0));
   }
 };
 
@@ -471,8 +474,7 @@ int main(int argc, char** argv) {
   eval.add_option("--text", text, "the text (default: the one that it learned)");
   score.add_option("lines", lines, "lines to score");
   for (CLI::App* command : {&train, &generate, &eval, &score})
-    command->add_option("--threads", call.threads, "0: one per core")
-        ->check(CLI::NonNegativeNumber);
+    command->add_option("--threads", call.threads, "0: one per core")->check(examples::at_least(0));
 
   return examples::run(app, arguments, [&] {
     if (call.threads > 0) set_num_threads(call.threads);

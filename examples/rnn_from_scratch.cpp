@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/options.h"
 #include "common/program.h"
 #include "common/progress.h"
 
@@ -115,15 +116,15 @@ int main(int argc, char** argv) {
   app.option_defaults()->always_capture_default();
   app.add_option("--text", text, "text to learn; only letters and spaces count");
   app.add_option("--max-tokens", max_tokens, "characters of it; 0: all")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--hidden", hidden, "size of the hidden state")->check(CLI::PositiveNumber);
-  app.add_option("--batch", batch, "windows side by side")->check(CLI::PositiveNumber);
-  app.add_option("--steps", steps, "characters per window")->check(CLI::PositiveNumber);
+      ->check(examples::at_least(0));
+  app.add_option("--hidden", hidden, "size of the hidden state")->check(examples::at_least(1));
+  app.add_option("--batch", batch, "windows side by side")->check(examples::at_least(1));
+  app.add_option("--steps", steps, "characters per window")->check(examples::at_least(1));
   app.add_option("--sampling", sampling, "windows at random, or in sequence with the state carried")
       ->check(CLI::IsMember({"random", "sequential"}));
-  app.add_option("--epochs", epochs, "times through the text")->check(CLI::PositiveNumber);
-  app.add_option("--lr", lr, "learning rate")->check(CLI::NonNegativeNumber);
-  app.add_option("--clip", clip, "largest length of the gradient")->check(CLI::PositiveNumber);
+  app.add_option("--epochs", epochs, "times through the text")->check(examples::at_least(1));
+  app.add_option("--lr", lr, "learning rate")->check(examples::above(0));
+  app.add_option("--clip", clip, "largest length of the gradient")->check(examples::above(0));
   app.add_option("--seed", seed, "of all random numbers");
   app.add_option("--prefix", prefix, "text to continue");
 

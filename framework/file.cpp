@@ -92,8 +92,10 @@ void write_file_atomically(const std::string& path, std::string_view contents) {
 
   struct stat status {};
   const bool exists = ::stat(target.c_str(), &status) == 0;
-  if (exists && !S_ISREG(status.st_mode)) {
-    File file(target, O_WRONLY);
+  // /dev/stdout may have been redirected to a file that others are writing to.
+  const bool device = path.rfind("/dev/", 0) == 0;
+  if (exists && (device || !S_ISREG(status.st_mode))) {
+    File file(target, O_WRONLY | O_APPEND);
     if (!file || !write_all(file, contents) || !file.close()) fail("write", path, errno);
     return;
   }

@@ -27,6 +27,7 @@ struct Variable {
 
 std::vector<Tensor> tensors_of(const std::vector<Variable>& variables) {
   std::vector<Tensor> tensors;
+  tensors.reserve(variables.size());
   for (const Variable& v : variables) tensors.push_back(v.tensor);
   return tensors;
 }
@@ -267,7 +268,7 @@ std::string gradcheck_message(const GradcheckFunction& f, const std::vector<Tens
   problem.weights = y.numel() == 1 ? ones_like(y) : random_weights(y.shape(), generator);
   problem.weights.requires_grad_();
 
-  const std::string message = check_order_1(problem, options);
+  std::string message = check_order_1(problem, options);
   if (options.order == 1 || !message.empty()) return message;
   return check_order_2(problem, options, generator);
 }

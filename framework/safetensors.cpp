@@ -274,6 +274,7 @@ void check_entry(const Entry& entry, std::uint64_t data_size) {
 /// Checks that the entries share the data out among themselves, with no hole and no overlap.
 void check_layout(const std::vector<Entry>& entries, std::uint64_t data_size) {
   std::vector<const Entry*> sorted;
+  sorted.reserve(entries.size());
   for (const Entry& entry : entries) sorted.push_back(&entry);
   std::sort(sorted.begin(), sorted.end(),
             [](const Entry* a, const Entry* b) { return a->offsets < b->offsets; });

@@ -86,9 +86,9 @@ Tensor GRUCell::step(const Tensor& x, const Tensor& h) const {
     const auto hs = chunk(matmul(h, transpose(weight_hh)), 3, 1);
     const Tensor r = sigmoid(xs[0] + hs[0]);
     z = sigmoid(xs[1] + hs[1]);
-    const Tensor b_hn =
-        bias_hh.defined() ? narrow(bias_hh, 0, 2 * hidden_size, hidden_size) : bias_hh;
-    n = tanh(xs[2] + r * (b_hn.defined() ? hs[2] + b_hn : hs[2]));
+    Tensor h_n = hs[2];
+    if (bias_hh.defined()) h_n = h_n + narrow(bias_hh, 0, 2 * hidden_size, hidden_size);
+    n = tanh(xs[2] + r * h_n);
   } else {
     const auto w = chunk(weight_hh, 3);
     const Tensor r = sigmoid(xs[0] + matmul(h, transpose(w[0])));

@@ -87,7 +87,7 @@ an_interrupted_run_goes_on_as_if_nothing_had_happened() {
   for sampling in sequential random; do
     long=("${small[@]}" --epochs 40 --lr 0.01 --embed 8 --dropout 0.1 --sampling $sampling --valid valid.txt)
     language_model train "${long[@]}" --log whole.jsonl --save whole.safetensors >out
-    language_model train "${long[@]}" --log parts.jsonl --save parts.safetensors >out &
+    "$programs/language_model" train "${long[@]}" --log parts.jsonl --save parts.safetensors >out &
     until [[ -s parts.jsonl ]]; do sleep 0.01; done
     kill -INT $!
     status=0
@@ -149,9 +149,10 @@ mistakes_get_one_clear_error() {
   echo short >short.txt
   local before
   before=$(ls | grep -v -e out -e err; cksum language_model.safetensors)
-  refuses 2 "--hidden: Number less or equal to 0: -1" --hidden -1
+  refuses 2 "--hidden: must be at least 1, not -1" --hidden -1
+  refuses 2 "--lr: must be above 0, not nan" --lr nan
   refuses 2 "--cell: tree not in {rnn,gru,lstm}" train --cell tree
-  refuses 2 "The following argument was not expected: --size" --size 3
+  refuses 2 "The following argument" --size 3
   refuses 1 "cannot read 'none.txt'" --text none.txt
   refuses 1 "cannot read 'latin.txt'" --text latin.txt
   refuses 1 "short.txt: sequential_windows" --text short.txt
@@ -162,7 +163,8 @@ mistakes_get_one_clear_error() {
   refuses 1 "cannot write none/model: No such file or directory" --save none/model
   refuses 1 "cannot read 'none'" generate --load none
   refuses 1 "cannot read 'short.txt'" generate --load short.txt
-  refuses 1 "sample: top_p must be above 0" generate --top-p 0
+  refuses 2 "--top-p: must be above 0, not 0" generate --top-p 0
+  refuses 1 "sample: top_p must be above 0 and at most 1, but is 2" generate --top-p 2
   refuses 1 "language_model.safetensors has had its 1 epochs" --load language_model.safetensors
   refuses 1 "--hidden 25 does not fit language_model.safetensors, which has 24" \
     --load language_model.safetensors --epochs 2 --hidden 25

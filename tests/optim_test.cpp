@@ -105,8 +105,8 @@ TEST_CASE("optim: a large parameter is updated as a small one, element by elemen
   manual_seed(40);
   const Tensor large = normal({n}).requires_grad_();
   const Tensor g = normal({n});
-  const Tensor part = narrow(large.detach(), 0, n - 3, 3).clone().requires_grad_();
-  const Tensor part_g = narrow(g, 0, n - 3, 3);
+  const Tensor part = narrow(large.detach(), 0, n - 1000, 1000).clone().requires_grad_();
+  const Tensor part_g = narrow(g, 0, n - 1000, 1000);
   const auto train = [](Optimizer& optimizer, Tensor parameter, const Tensor& grad) {
     for (int i = 0; i < 3; ++i) {
       parameter.set_grad(grad);
@@ -123,7 +123,7 @@ TEST_CASE("optim: a large parameter is updated as a small one, element by elemen
     train(one, large, g);
     train(other, part, part_g);
   }
-  CHECK(max_difference(narrow(large.detach(), 0, n - 3, 3), part) < 1e-6);
+  CHECK(max_difference(narrow(large.detach(), 0, n - 1000, 1000), part) < 1e-6);
 }
 
 TEST_CASE("optim: parameters without a gradient stay as they are") {

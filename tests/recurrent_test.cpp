@@ -94,9 +94,9 @@ void compare_with_pytorch(M module, const Json& test, DType dtype, double tolera
     agree(to_list(last[0])[i], test["last"][state_names[i]]);
     agree(initial[i].grad(), test["initial_grads"][state_names[i]]);
   }
-  for (const auto& [name, parameter] : module.named_parameters()) {
-    CAPTURE(name);
-    agree(parameter.grad(), test["parameter_grads"][name]);
+  for (const auto& entry : module.named_parameters()) {
+    CAPTURE(entry.first);
+    agree(entry.second.grad(), test["parameter_grads"][entry.first]);
   }
 }
 
@@ -111,7 +111,8 @@ TEST_CASE("recurrent: values and all gradients equal PyTorch's") {
     const bool bias = test["bias"];
     const std::int64_t in = test["input_size"];
     const std::int64_t hidden = test["hidden_size"];
-    for (const auto& [dtype, tolerance] : {std::pair(DType::f32, 1e-5), {DType::f64, 1e-10}}) {
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      const double tolerance = dtype == DType::f32 ? 1e-5 : 1e-10;
       CAPTURE(kind);
       CAPTURE(bias);
       CAPTURE(hidden);

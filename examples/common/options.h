@@ -5,7 +5,7 @@
 ///     std::int64_t hidden = 256;
 ///     template <class F>
 ///     void each(F&& option) {
-///       option("hidden", hidden, "size of the hidden state", CLI::PositiveNumber);
+///       option("hidden", hidden, "size of the hidden state", at_least(1));
 ///     }
 ///   };
 
@@ -16,6 +16,10 @@
 #include "examples/common/json_log.h"
 
 namespace examples {
+
+/// Checks for options that are numbers.
+CLI::Validator at_least(double low);
+CLI::Validator above(double low);
 
 /// --hidden and so on, with the present values as defaults.
 template <class T>

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <iterator>
@@ -40,6 +41,9 @@ std::string gnuplot_script(const std::string& output, const PlotOptions& options
                  gnuplot_string(output), gnuplot_string(options.title),
                  gnuplot_string(options.x_label), gnuplot_string(options.y_label),
                  options.log_scale ? "set logscale y 2\n" : "");
+  const auto shorter = [](const Curve& a, const Curve& b) { return a.y.size() < b.y.size(); };
+  const auto longest = std::max_element(curves.begin(), curves.end(), shorter);
+  if (longest != curves.end() && longest->y.size() == 1) script += "set xrange [0:2]\n";
   for (std::size_t i = 0; i < curves.size(); ++i) {
     fmt::format_to(out, "$curve{} << END\n", i);
     for (std::size_t x = 0; x < curves[i].y.size(); ++x)

@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-#include <CLI/CLI.hpp>
+#include "examples/common/options.h"
 
 namespace language_model {
 
@@ -39,7 +39,7 @@ struct Config {
 
   template <class F>
   void each(F&& option) {
-    using CLI::IsMember, CLI::NonNegativeNumber, CLI::PositiveNumber;
+    using CLI::IsMember, examples::above, examples::at_least;
     option("text", text, "text to learn (default: the bundled story)");
     option("valid", valid, "text to measure the perplexity on after each epoch");
     option("test", test, "text to measure the perplexity on at the end");
@@ -47,27 +47,26 @@ struct Config {
     option("clean", clean, "letters: only a-z and single spaces stay",
            IsMember({"none", "letters"}));
     option("max-tokens", max_tokens, "learn only the first so many tokens of the text; 0: all",
-           NonNegativeNumber);
+           at_least(0));
     option("cell", cell, "kind of recurrent network", IsMember({"rnn", "gru", "lstm"}));
-    option("layers", layers, "recurrent layers (one so far)", PositiveNumber);
-    option("hidden", hidden, "size of the hidden state", PositiveNumber);
-    option("embed", embed, "size of the token embedding; 0: one-hot", NonNegativeNumber);
-    option("dropout", dropout, "on embeddings and hidden states", NonNegativeNumber);
+    option("layers", layers, "recurrent layers (one so far)", at_least(1));
+    option("hidden", hidden, "size of the hidden state", at_least(1));
+    option("embed", embed, "size of the token embedding; 0: one-hot", at_least(0));
+    option("dropout", dropout, "on embeddings and hidden states", at_least(0));
     option("init", init,
            "all parameters from uniform:A, in (-A, A), or normal:S (default: PyTorch's)");
     option("forget-bias", forget_bias, "what the bias of the LSTM's forget gate starts with");
-    option("batch", batch, "windows side by side", PositiveNumber);
-    option("steps", steps, "tokens per window", PositiveNumber);
+    option("batch", batch, "windows side by side", at_least(1));
+    option("steps", steps, "tokens per window", at_least(1));
     option("sampling", sampling, "windows at random, or in sequence with the state carried on",
            IsMember({"random", "sequential"}));
     option("optimizer", optimizer, "", IsMember({"sgd", "adam"}));
-    option("lr", lr, "learning rate (default: 0.003 for adam, 1 for sgd)", NonNegativeNumber);
-    option("momentum", momentum, "of sgd", NonNegativeNumber);
-    option("clip", clip, "largest norm of the gradient; 0: any", NonNegativeNumber);
-    option("lr-decay", lr_decay, "factor on the learning rate for each epoch ...",
-           NonNegativeNumber);
-    option("lr-decay-after", lr_decay_after, "... after this one", NonNegativeNumber);
-    option("epochs", epochs, "times through the text", PositiveNumber);
+    option("lr", lr, "learning rate (default: 0.003 for adam, 1 for sgd)", above(0));
+    option("momentum", momentum, "of sgd", at_least(0));
+    option("clip", clip, "largest norm of the gradient; 0: any", at_least(0));
+    option("lr-decay", lr_decay, "factor on the learning rate for each epoch ...", at_least(0));
+    option("lr-decay-after", lr_decay_after, "... after this one", at_least(0));
+    option("epochs", epochs, "times through the text", at_least(1));
     option("seed", seed, "of all random numbers");
     option("log", log, "file for one JSON object per epoch");
     option("plot", plot, "SVG file for the perplexity curve; \"\": none");
