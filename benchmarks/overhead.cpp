@@ -25,9 +25,10 @@ int main() {
       forward();
     });
     const double ops = 2000.0;
-    std::printf("overhead,unroll,n=%lld,fwd+bwd %.1f ns/op (min %.1f),fwd-with-graph %.1f,inference %.1f "
-                "(2000 ops)\n",
-                static_cast<long long>(n), both.median * 1e9 / ops, both.min * 1e9 / ops,
-                graph.median * 1e9 / ops, inference.median * 1e9 / ops);
+    std::printf(
+        "overhead,unroll,n=%lld,fwd+bwd %.1f ns/op (min %.1f),fwd-with-graph %.1f,inference %.1f "
+        "(2000 ops)\n",
+        static_cast<long long>(n), both.median * 1e9 / ops, both.min * 1e9 / ops,
+        graph.median * 1e9 / ops, inference.median * 1e9 / ops);
   }
 }

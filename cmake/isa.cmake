@@ -3,7 +3,7 @@
 #
 # These files are optimised in every build type. An inline function of the standard library that
 # an unoptimised build leaves standing would be compiled with, say, AVX-512 here, and the linker may
-# keep this copy for the whole program: it then dies on an older CPU. tests/isa_symbols.cmake checks.
+# keep this copy for the whole program: it then dies on an older CPU (tests/isa_symbols.cmake).
 
 set(isa_flags_avx2 -mavx2 -mfma)
 set(isa_flags_avx512 -mavx512f -mavx512cd -mavx512dq -mavx512bw -mavx512vl ${isa_flags_avx2})
@@ -17,7 +17,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   set(isas neon)
 else()
-  message(FATAL_ERROR "unroll has kernels for x86-64 and aarch64, not for ${CMAKE_SYSTEM_PROCESSOR}")
+  message(FATAL_ERROR "There are kernels for x86-64 and aarch64, not for ${CMAKE_SYSTEM_PROCESSOR}")
 endif()
 
 set(isa_sources)

@@ -27,7 +27,8 @@ install_packages() {
     return
   fi
 
-  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null || true)
+  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null) ||
+    true  # it fails if there is a package that it has never heard of
   missing=()
   for package in "${packages[@]}"; do
     grep -qxF "installed $package" <<<"$installed" || missing+=("$package")
@@ -63,9 +64,9 @@ require_tools() {
   done
 }
 
-# configure PRESET: once; afterwards ninja sees by itself when CMake must run again. UNROLL_WERROR=ON
-# in the environment makes warnings errors. A build directory that came here with a copy of the
-# project starts afresh.
+# configure PRESET: once; afterwards ninja sees by itself when CMake must run again.
+# UNROLL_WERROR=ON in the environment makes warnings errors. A build directory that came here with a
+# copy of the project starts afresh.
 configure() {
   local build="$root/build/$1" options=()
   [[ -z ${UNROLL_WERROR:-} ]] || options=("-DUNROLL_WERROR=$UNROLL_WERROR")

@@ -55,7 +55,7 @@ struct Call {
 struct Continuation {
   std::string prefix;
   std::int64_t length = 400;
-  SamplingOptions sampling{.temperature = 0.7};
+  SamplingOptions sampling{.temperature = 0.5};
   std::uint64_t seed = 0;
 
   void add_options(CLI::App& app) {
@@ -179,7 +179,7 @@ class Training {
       : config(wanted), call(this_call) {
     for (const std::string& path : {call.save, config.plot})
       if (!path.empty()) examples::require_writable(path);
-    if (!config.lr) config.lr = config.optimizer == "adam" ? 0.003 : 1.0;
+    if (!config.lr) config.lr = config.optimizer == "adam" ? 0.002 : 1.0;
     if (config.optimizer == "adam" && config.momentum != 0)
       throw ValueError("--momentum is for --optimizer sgd; adam has its own");
 
@@ -487,7 +487,7 @@ int main(int argc, char** argv) {
     if (!call.load.empty()) {
       saved.emplace(call.load);
       config = saved->values<Config>("config");
-      examples::parse_again(app, arguments);  // options that are given count more
+      examples::parse(app, arguments);  // options that are given count more
     }
     if (train.count("--save") == 0) call.save = saved ? call.load : kDefaultFile;
     if (config.text.empty() && continuation.prefix.empty()) continuation.prefix = "The ferry";

@@ -101,7 +101,8 @@ bool any_requires_grad(const Inputs& inputs) {
 }
 
 void* allocate_node(std::size_t bytes, std::size_t inputs, bool saves, std::uint32_t& total) {
-  total = static_cast<std::uint32_t>(bytes + inputs * (sizeof(Ref<Node>) + (saves ? sizeof(Saved) : 0)));
+  total = static_cast<std::uint32_t>(bytes +
+                                     inputs * (sizeof(Ref<Node>) + (saves ? sizeof(Saved) : 0)));
   return pool_allocate(total);
 }
 
@@ -157,6 +158,47 @@ std::uint64_t next_sweep_id() {
   return ++id;
 }
 
+/// Where the leaves of a sweep stand in it: a hash table with open addressing. Other nodes carry
+/// their place themselves; but threads that share a model meet at its leaves, each with a graph of
+/// its own, so a sweep writes nothing into those.
+class LeafPlaces {
+ public:
+  static constexpr std::int64_t kNone = -1;
+
+  std::int64_t find(const Node* leaf) const { return slots_.empty() ? kNone : slot(leaf).place; }
+  /// The place of a leaf, to set; kNone at first.
+  std::int64_t& operator[](const Node* leaf) {
+    if (2 * (used_ + 1) > slots_.size()) grow();
+    Slot& found = const_cast<Slot&>(slot(leaf));
+    used_ += found.leaf ? 0 : 1;
+    found.leaf = leaf;
+    return found.place;
+  }
+
+ private:
+  struct Slot {
+    const Node* leaf = nullptr;
+    std::int64_t place = kNone;
+  };
+  /// The slot of a leaf, or the empty one where it would go.
+  const Slot& slot(const Node* leaf) const {
+    const std::size_t mask = slots_.size() - 1;
+    // Nodes are 64 bytes apart or more; a multiplication spreads what is left.
+    std::size_t i = (reinterpret_cast<std::uintptr_t>(leaf) >> 6) * 0x9e3779b97f4a7c15u >> 20;
+    while (slots_[i & mask].leaf && slots_[i & mask].leaf != leaf) ++i;
+    return slots_[i & mask];
+  }
+  void grow() {
+    PoolVector<Slot> old(std::max<std::size_t>(2 * slots_.size(), 16));
+    old.swap(slots_);
+    for (const Slot& s : old)
+      if (s.leaf) const_cast<Slot&>(slot(s.leaf)) = s;
+  }
+
+  PoolVector<Slot> slots_;
+  std::size_t used_ = 0;
+};
+
 /// A term a' g of a weight's gradient that is still to be computed.
 struct Product {
   Tensor a, g;
@@ -173,16 +215,17 @@ constexpr std::int64_t kRowsTogether = 256;
 struct Back::Sweep {
   struct Entry {
     Node* node;
-    Tensor grad;                  // summed so far
-    std::uint64_t outer_sweep;    // what the node carried before, for a sweep inside a sweep
+    Tensor grad;                // summed so far
+    std::uint64_t outer_sweep;  // what the node carried before, for a sweep inside a sweep
     std::int64_t outer_slot;
-    bool wanted;                  // its gradient is asked for, or leads to one that is
-    bool passes;                  // it has such inputs
+    bool wanted;  // its gradient is asked for, or leads to one that is
+    bool passes;  // it has such inputs
     bool target;
     PoolVector<Product> products;  // still to be added to grad
     std::int64_t rows;             // of them
   };
   PoolVector<Entry> entries;
+  LeafPlaces leaves;
   const std::uint64_t id = next_sweep_id();
 
   explicit Sweep(const std::vector<Tensor>& roots) {
@@ -194,7 +237,15 @@ struct Back::Sweep {
     };
     PoolVector<Visit> path;
     const auto enter = [&](Node* node) {
-      if (!node || node->sweep == id) return;
+      if (!node) return;
+      if (node->leaf) {
+        std::int64_t& place = leaves[node];
+        if (place != LeafPlaces::kNone) return;
+        place = static_cast<std::int64_t>(entries.size());
+        entries.push_back({node, Tensor(), 0, 0, true, false, false, {}, 0});
+        return;
+      }
+      if (node->sweep == id) return;
       path.push_back({node, 0, node->sweep, node->slot});
       node->sweep = id;
     };
@@ -207,14 +258,15 @@ struct Back::Sweep {
           continue;
         }
         visit.node->slot = static_cast<std::int64_t>(entries.size());
-        entries.push_back({visit.node, Tensor(), visit.outer_sweep, visit.outer_slot, true,
-                           !visit.node->leaf, false, {}, 0});
+        entries.push_back(
+            {visit.node, Tensor(), visit.outer_sweep, visit.outer_slot, true, true, false, {}, 0});
         path.pop_back();
       }
     }
   }
   ~Sweep() {
     for (Entry& entry : entries) {
+      if (entry.node->leaf) continue;
       entry.node->sweep = entry.outer_sweep;
       entry.node->slot = entry.outer_slot;
     }
@@ -223,7 +275,11 @@ struct Back::Sweep {
   Sweep& operator=(const Sweep&) = delete;
 
   Entry* find(const Node* node) {
-    return node && node->sweep == id ? &entries[static_cast<std::size_t>(node->slot)] : nullptr;
+    if (!node) return nullptr;
+    const std::int64_t place = node->leaf          ? leaves.find(node)
+                               : node->sweep == id ? node->slot
+                                                   : LeafPlaces::kNone;
+    return place == LeafPlaces::kNone ? nullptr : &entries[static_cast<std::size_t>(place)];
   }
 
   /// Keeps only what leads to one of `targets`.
@@ -252,9 +308,10 @@ struct Back::Sweep {
     Tensor g = seed;
     if (!g.defined()) {
       if (y.numel() != 1)
-        fail<GraphError>("{}: a tensor of shape {} needs a seed: the gradient is defined for one "
-                         "element, such as a loss",
-                         name, y.shape());
+        fail<GraphError>(
+            "{}: a tensor of shape {} needs a seed: the gradient is defined for one "
+            "element, such as a loss",
+            name, y.shape());
       g = ones(y.shape(), y.dtype());
     }
     if (g.shape() != y.shape())
@@ -317,9 +374,10 @@ struct Back::Sweep {
         if (to_leaves && node.keeps_grad) keep_grad(node, entry);
         if (entry.passes) {
           if (node.released)
-            fail<GraphError>("backward: the graph behind {} has been freed by an earlier backward; "
-                             "pass retain_graph to the first one",
-                             node.op);
+            fail<GraphError>(
+                "backward: the graph behind {} has been freed by an earlier backward; "
+                "pass retain_graph to the first one",
+                node.op);
           Back back(entry.grad, node, *this);
           node.run(back);
         }
@@ -361,17 +419,19 @@ bool Back::needs(int i) const {
 Tensor Back::in(int i) const {
   const detail::Saved& saved = node_.saved[i];
   if (detail::version(saved.tensor) != saved.version)
-    fail<GraphError>("backward: input {} of {}, a tensor of shape {}, was written in place after it "
-                     "was used; the gradient needs its old values",
-                     i, node_.op, saved.tensor.shape());
+    fail<GraphError>(
+        "backward: input {} of {}, a tensor of shape {}, was written in place after it "
+        "was used; the gradient needs its old values",
+        i, node_.op, saved.tensor.shape());
   return saved.tensor;
 }
 
 Tensor Back::out() const {
   if (node_.output->version != node_.output_version)
-    fail<GraphError>("backward: the output of {}, a tensor of shape {}, was written in place; the "
-                     "gradient needs its old values",
-                     node_.op, node_.shape);
+    fail<GraphError>(
+        "backward: the output of {}, a tensor of shape {}, was written in place; the "
+        "gradient needs its old values",
+        node_.op, node_.shape);
   Tensor y = detail::attach(node_.output, node_.dtype, node_.shape, node_.output_offset);
   if (grad_enabled()) y.impl().node = Ref<Node>::share(&node_);
   return y;
@@ -382,8 +442,8 @@ void Back::add(int i, Tensor g) {
   if (!entry || !entry->wanted) return;
   const Node& input = *entry->node;
   if (g.dtype() != input.dtype)
-    fail<DTypeError>("backward: {} gives input {} a gradient of dtype {}, the input is {}", node_.op,
-                     i, g.dtype(), input.dtype);
+    fail<DTypeError>("backward: {} gives input {} a gradient of dtype {}, the input is {}",
+                     node_.op, i, g.dtype(), input.dtype);
   if (g.shape() != input.shape) {
     if (g.dim() < input.shape.size() ||
         detail::broadcast_shapes(node_.op, g.shape(), input.shape) != g.shape())
@@ -397,8 +457,8 @@ void Back::add(int i, Tensor g) {
 void Back::add_product(int i, const Tensor& a, const Tensor& g) {
   if (!needs(i)) return;
   const Node* weight = node_.inputs[i].get();
-  const bool transposed = weight->is_transpose && !weight->hooks && !weight->keeps_grad &&
-                          !sweep_.find(weight)->target;
+  const bool transposed =
+      weight->is_transpose && !weight->hooks && !weight->keeps_grad && !sweep_.find(weight)->target;
   if (transposed) weight = weight->inputs[0].get();
   if (create_graph() || !weight->leaf) {
     add(i, matmul(transpose(a), g));
@@ -432,15 +492,17 @@ void Back::add_recorded_part(int i, const std::function<void(const Tensor&, cons
 
 namespace {
 
-void check_roots(const char* name, const std::vector<Tensor>& ys, const std::vector<Tensor>& seeds) {
+void check_roots(const char* name, const std::vector<Tensor>& ys,
+                 const std::vector<Tensor>& seeds) {
   if (ys.empty()) fail<GraphError>("{}: nothing to start from", name);
   if (!seeds.empty() && seeds.size() != ys.size())
     fail<ValueError>("{}: {} seeds for {} tensors", name, seeds.size(), ys.size());
   for (const Tensor& y : ys)
     if (!y.requires_grad())
-      fail<GraphError>("{}: the tensor of shape {} is not on the tape: nothing that it was computed "
-                       "from requires a gradient, or it was computed under NoGrad",
-                       name, y.shape());
+      fail<GraphError>(
+          "{}: the tensor of shape {} is not on the tape: nothing that it was computed "
+          "from requires a gradient, or it was computed under NoGrad",
+          name, y.shape());
 }
 
 }  // namespace
@@ -473,9 +535,10 @@ std::vector<Tensor> grad(const std::vector<Tensor>& ys, const std::vector<Tensor
     const auto* entry = sweep.find(xs[i].impl().node.get());
     result.push_back(entry ? entry->grad : Tensor());
     if (!result.back().defined() && !options.allow_unused)
-      fail<GraphError>("grad: no y depends on x number {} of shape {}; pass allow_unused to get an "
-                       "undefined gradient",
-                       i, xs[i].shape());
+      fail<GraphError>(
+          "grad: no y depends on x number {} of shape {}; pass allow_unused to get an "
+          "undefined gradient",
+          i, xs[i].shape());
   }
   return result;
 }

@@ -42,6 +42,8 @@ struct GradOptions {
 /// d(sum over ys of seed * y) / dx for each x, leaving every .grad alone.
 /// Throws GraphError: a y without a graph, an x that requires no gradient, an x that no y depends
 /// on (unless allow_unused), a y with more than one element and no seed, a graph that is gone.
+/// Threads may do this at once with graphs of their own on the same leaves, such as the weights of
+/// a model that they share.
 std::vector<Tensor> grad(const std::vector<Tensor>& ys, const std::vector<Tensor>& xs,
                          const GradOptions& options = {});
 Tensor grad(const Tensor& y, const Tensor& x, const GradOptions& options = {});
@@ -85,12 +87,12 @@ struct Saved {
 struct Node {
   std::int32_t count = 1;
   bool leaf = false;
-  bool released = false;     ///< a sweep has freed what the rule needs
-  bool keeps_grad = false;   ///< a leaf, or asked to by retain_grad()
-  bool is_transpose = false; ///< of a matrix
+  bool released = false;      ///< a sweep has freed what the rule needs
+  bool keeps_grad = false;    ///< a leaf, or asked to by retain_grad()
+  bool is_transpose = false;  ///< of a matrix
   const char* op = "leaf";
-  DType dtype = DType::f32;  ///< of the output
-  Shape shape;               ///< of the output
+  DType dtype = DType::f32;     ///< of the output
+  Shape shape;                  ///< of the output
   std::uint32_t allocated = 0;  ///< bytes of this object
   std::uint32_t input_count = 0;
   Ref<Node>* inputs = nullptr;  ///< null where an input needs no gradient
@@ -98,9 +100,9 @@ struct Node {
   Ref<Storage> output;          ///< the result's memory where the rule reads the result
   std::int64_t output_offset = 0;
   std::uint32_t output_version = 0;
-  Tensor grad;                  ///< .grad
+  Tensor grad;  ///< .grad
   std::vector<std::pair<std::int64_t, Hook>>* hooks = nullptr;
-  std::uint64_t sweep = 0;      ///< the sweep that last saw this node, and its place there
+  std::uint64_t sweep = 0;  ///< not of a leaf: the sweep that last saw it, and its place there
   std::int64_t slot = 0;
   Node* next_dead = nullptr;
 

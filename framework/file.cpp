@@ -25,6 +25,7 @@ class File {
  public:
   File(const std::string& path, int flags, mode_t mode = 0)
       : descriptor_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {}
+  explicit File(int descriptor) : descriptor_(descriptor) {}
   File(File&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
   File(const File&) = delete;
   File& operator=(const File&) = delete;
@@ -50,6 +51,10 @@ bool write_all(const File& file, std::string_view contents) {
     contents.remove_prefix(static_cast<std::size_t>(written));
   }
   return true;
+}
+
+void write_directly(File file, const std::string& path, std::string_view contents) {
+  if (!file || !write_all(file, contents) || !file.close()) fail("write", path, errno);
 }
 
 /// A new file `target`.<process>-<n>.tmp that nobody else has.
@@ -86,17 +91,22 @@ std::string read_file(const std::string& path) {
 }
 
 void write_file_atomically(const std::string& path, std::string_view contents) {
+  // These may be redirected to a file: what others write there must stay, so the place in it is
+  // shared with them.
+  if (path == "/dev/stdout" || path == "/dev/stderr") {
+    write_directly(File(::dup(path == "/dev/stdout" ? STDOUT_FILENO : STDERR_FILENO)), path,
+                   contents);
+    return;
+  }
+
   // Where path is a symbolic link, the target is what it points to.
   std::unique_ptr<char, void (*)(void*)> resolved(::realpath(path.c_str(), nullptr), std::free);
   const std::string target = resolved ? resolved.get() : path;
 
   struct stat status {};
   const bool exists = ::stat(target.c_str(), &status) == 0;
-  // /dev/stdout may have been redirected to a file that others are writing to.
-  const bool device = path.rfind("/dev/", 0) == 0;
-  if (exists && (device || !S_ISREG(status.st_mode))) {
-    File file(target, O_WRONLY | O_APPEND);
-    if (!file || !write_all(file, contents) || !file.close()) fail("write", path, errno);
+  if (exists && !S_ISREG(status.st_mode)) {
+    write_directly(File(target, O_WRONLY), path, contents);
     return;
   }
 

@@ -60,8 +60,8 @@ struct Loop {
 
 /// One innermost row: `n` elements at p[k] with steps step[k].
 template <class T>
-void run_row(ElementwiseFn<T> f, std::int64_t n, T* const* p, const std::int64_t* step, int operands,
-             const double* s) {
+void run_row(ElementwiseFn<T> f, std::int64_t n, T* const* p, const std::int64_t* step,
+             int operands, const double* s) {
   bool direct = true;
   for (int k = 0; k < operands; ++k) direct = direct && step[k] == 1;
   if (direct) {
@@ -139,10 +139,9 @@ void run_loop(ElementwiseFn<T> f, Loop loop, T* const* base, const double* s, bo
       run_rows(0, 1, first, last);
     });
   } else {
-    kernels::parallel_for(0, rows, std::max<std::int64_t>(1, kParallel / 2 / inner),
-                          [&](std::int64_t first, std::int64_t last) {
-                            run_rows(first, last, 0, inner);
-                          });
+    kernels::parallel_for(
+        0, rows, std::max<std::int64_t>(1, kParallel / 2 / inner),
+        [&](std::int64_t first, std::int64_t last) { run_rows(first, last, 0, inner); });
   }
 }
 

@@ -41,7 +41,8 @@ SizeClass size_class(std::size_t bytes) {
     const std::size_t n = bytes == 0 ? 1 : (bytes + kAlignment - 1) / kAlignment;
     return {static_cast<int>(n) - 1, n * kAlignment};
   }
-  const int octave = static_cast<int>(std::bit_width(bytes - 1)) - 1;  // 2^octave < bytes <= 2^(octave + 1)
+  const int octave =
+      static_cast<int>(std::bit_width(bytes - 1)) - 1;  // 2^octave < bytes <= 2^(octave + 1)
   const std::size_t step = std::size_t{1} << (octave - 3);
   const std::size_t steps = (bytes - (std::size_t{1} << octave) + step - 1) / step;  // 1 .. 8
   return {kFineClasses + (octave - 10) * kStepsPerOctave + static_cast<int>(steps) - 1,

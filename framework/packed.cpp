@@ -23,6 +23,16 @@ struct Packed {
 
 namespace {
 
+/// Matrices of one storage that are remembered: those of a weight in its pieces and transposes.
+/// More are windows on something else, such as time steps, which would only lengthen the search.
+constexpr int kMost = 16;
+
+int length(const Packed* list) {
+  int n = 0;
+  for (; list; list = list->next) ++n;
+  return n;
+}
+
 std::atomic_ref<Packed*> list_of(Storage& storage) { return std::atomic_ref(storage.packed); }
 
 Packed* find(Packed* list, const TensorImpl& b) {
@@ -37,7 +47,8 @@ const T* packed(const Tensor& b) {
   TensorImpl& impl = b.impl();
   Packed* entry = find(list_of(*impl.storage).load(std::memory_order_acquire), impl);
   if (entry)
-    if (void* panels = entry->panels.load(std::memory_order_acquire)) return static_cast<T*>(panels);
+    if (void* panels = entry->panels.load(std::memory_order_acquire))
+      return static_cast<T*>(panels);
 
   // Threads that share a model for reading may come here together.
   static std::mutex mutex;
@@ -45,6 +56,7 @@ const T* packed(const Tensor& b) {
   Packed* list = list_of(*impl.storage).load(std::memory_order_relaxed);
   entry = find(list, impl);
   if (!entry) {
+    if (length(list) >= kMost) return nullptr;
     entry = new (pool_allocate(sizeof(Packed)))
         Packed{impl.offset,     impl.shape[0], impl.shape[1], impl.strides[0],
                impl.strides[1], list,          nullptr,       0};
@@ -54,10 +66,11 @@ const T* packed(const Tensor& b) {
   void* panels = entry->panels.load(std::memory_order_relaxed);
   if (!panels) {
     const auto& k = kernels::float_kernels<T>();
-    entry->bytes = k.packed_size(entry->rows, entry->columns) * static_cast<std::int64_t>(sizeof(T));
+    entry->bytes =
+        k.packed_size(entry->rows, entry->columns) * static_cast<std::int64_t>(sizeof(T));
     panels = pool_allocate(static_cast<std::size_t>(entry->bytes));
-    k.pack(entry->rows, entry->columns,
-           {read<T>(b), entry->row_stride, entry->column_stride}, static_cast<T*>(panels));
+    k.pack(entry->rows, entry->columns, {read<T>(b), entry->row_stride, entry->column_stride},
+           static_cast<T*>(panels));
     entry->panels.store(panels, std::memory_order_release);
   }
   return static_cast<T*>(panels);

@@ -19,15 +19,12 @@ class Shape {
     resize(static_cast<std::int64_t>(count));
     for (std::size_t i = 0; i < count; ++i) data()[i] = values[i];
   }
-  Shape(const Shape& other) : Shape(other.data(), static_cast<std::size_t>(other.size_)) {}
-  Shape(Shape&& other) noexcept { steal(other); }
-  Shape& operator=(const Shape& other) {
-    if (this != &other) {
-      resize(other.size_);
-      for (std::int64_t i = 0; i < size_; ++i) data()[i] = other[i];
-    }
-    return *this;
+  Shape(const Shape& other) : size_(other.size_) {
+    if (other.heap_) copy_heap(other);
+    copy_local(other);
   }
+  Shape(Shape&& other) noexcept { steal(other); }
+  Shape& operator=(const Shape& other) { return *this = Shape(other); }
   Shape& operator=(Shape&& other) noexcept {
     if (this != &other) {
       delete[] heap_;
@@ -93,11 +90,19 @@ class Shape {
     heap_ = bigger;
     capacity_ = static_cast<std::int32_t>(count);
   }
+  void copy_heap(const Shape& other) {
+    heap_ = new std::int64_t[static_cast<std::size_t>(size_)];
+    capacity_ = size_;
+    for (std::int64_t i = 0; i < size_; ++i) heap_[i] = other.heap_[i];
+  }
+  void copy_local(const Shape& other) {  // all of it: one or two vector moves, and no branch
+    for (std::int32_t i = 0; i < kLocal; ++i) local_[i] = other.local_[i];
+  }
   void steal(Shape& other) noexcept {
     heap_ = other.heap_;
     size_ = other.size_;
     capacity_ = other.capacity_;
-    for (std::int32_t i = 0; i < kLocal; ++i) local_[i] = other.local_[i];
+    copy_local(other);
     other.heap_ = nullptr;
     other.size_ = 0;
     other.capacity_ = kLocal;

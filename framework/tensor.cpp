@@ -143,8 +143,9 @@ Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b) {
     const std::int64_t other = shorter[shorter.size() - i];
     if (size == other || other == 1) continue;
     if (size != 1)
-      fail<ShapeError>("{}: shapes {} and {} do not broadcast: sizes {} and {} differ at dimension {}",
-                       op, a, b, a[a.size() - i], b[b.size() - i], -i);
+      fail<ShapeError>(
+          "{}: shapes {} and {} do not broadcast: sizes {} and {} differ at dimension {}", op, a, b,
+          a[a.size() - i], b[b.size() - i], -i);
     size = other;
   }
   return result;
@@ -181,9 +182,25 @@ Shape contiguous_strides(const Shape& shape) {
   return strides;
 }
 
+namespace {
+
+bool without_gaps(const Shape& shape, const Shape& strides) {
+  std::int64_t step = 1;
+  bool dense = true;
+  for (std::int64_t d = shape.size() - 1; d >= 0; --d) {
+    if (shape[d] == 0) return true;
+    dense = dense && (shape[d] == 1 || strides[d] == step);
+    step *= shape[d];
+  }
+  return dense;
+}
+
+}  // namespace
+
 Tensor view(const Tensor& x, Shape shape, Shape strides, std::int64_t offset) {
   auto impl = Ref<TensorImpl>::adopt(new_impl());
   impl->dtype = x.dtype();
+  impl->contiguous = without_gaps(shape, strides);
   impl->shape = std::move(shape);
   impl->strides = std::move(strides);
   impl->offset = offset;
@@ -205,8 +222,8 @@ Tensor expand(const Tensor& x, const Shape& shape) {
   Shape strides = shape;
   const std::int64_t extra = shape.size() - x.dim();
   for (std::int64_t d = 0; d < shape.size(); ++d)
-    strides[d] = d < extra || (x.shape()[d - extra] == 1 && shape[d] != 1) ? 0
-                                                                           : x.strides()[d - extra];
+    strides[d] =
+        d < extra || (x.shape()[d - extra] == 1 && shape[d] != 1) ? 0 : x.strides()[d - extra];
   return view(x, shape, std::move(strides), x.impl().offset);
 }
 
@@ -234,17 +251,6 @@ std::int64_t Tensor::size(std::int64_t d) const {
   return shape()[detail::wrap_dim("size", d, shape())];
 }
 
-bool Tensor::is_contiguous() const {
-  const detail::TensorImpl& t = impl();
-  std::int64_t step = 1;
-  for (std::int64_t d = t.shape.size() - 1; d >= 0; --d) {
-    if (t.shape[d] == 0) return true;
-    if (t.shape[d] != 1 && t.strides[d] != step) return t.shape.numel() == 0;
-    step *= t.shape[d];
-  }
-  return true;
-}
-
 void Tensor::check_access(DType wanted) const {
   if (dtype() != wanted) fail<DTypeError>("data: the tensor is {}, not {}", dtype(), wanted);
   if (!is_contiguous())
@@ -254,9 +260,10 @@ void Tensor::check_access(DType wanted) const {
 void Tensor::check_writable(const char* what) const {
   for (std::int64_t d = 0; d < dim(); ++d)
     if (strides()[d] == 0 && shape()[d] > 1)
-      fail<ShapeError>("{}: elements of the tensor of shape {} share memory (it was broadcast); "
-                       "write into a clone()",
-                       what, shape());
+      fail<ShapeError>(
+          "{}: elements of the tensor of shape {} share memory (it was broadcast); "
+          "write into a clone()",
+          what, shape());
   const auto& node = impl().node;
   if (!node) return;
   if (!node->leaf)
@@ -371,9 +378,8 @@ Tensor empty(const Shape& shape, DType dtype) {
 Tensor full(const Shape& shape, double value, DType dtype) {
   Tensor out = empty(shape, dtype);
   const std::int64_t n = out.numel();
-  detail::dispatch(dtype, [&]<class T>(T) {
-    std::fill_n(detail::overwrite<T>(out), n, static_cast<T>(value));
-  });
+  detail::dispatch(
+      dtype, [&]<class T>(T) { std::fill_n(detail::overwrite<T>(out), n, static_cast<T>(value)); });
   return out;
 }
 
@@ -415,7 +421,8 @@ Tensor linspace(double start, double end, std::int64_t steps, DType dtype) {
   if (steps < 1) fail<ValueError>("linspace: needs 1 step or more, got {}", steps);
   return generate(steps, dtype, [=](std::int64_t i) {
     if (i == steps - 1 && steps > 1) return end;  // exactly
-    return start + (end - start) * (static_cast<double>(i) / static_cast<double>(steps - 1 + (steps == 1)));
+    return start +
+           (end - start) * (static_cast<double>(i) / static_cast<double>(steps - 1 + (steps == 1)));
   });
 }
 
@@ -438,9 +445,9 @@ Tensor tensor(std::initializer_list<std::initializer_list<double>> rows, DType d
   for (const auto& row : rows)
     if (static_cast<std::int64_t>(row.size()) != m)
       fail<ShapeError>("tensor: rows of {} and {} values", m, row.size());
-  return reshape(generate(n * m, dtype,
-                          [&](std::int64_t i) { return rows.begin()[i / m].begin()[i % m]; }),
-                 {n, m});
+  return reshape(
+      generate(n * m, dtype, [&](std::int64_t i) { return rows.begin()[i / m].begin()[i % m]; }),
+      {n, m});
 }
 
 template <class T>
@@ -459,8 +466,8 @@ template Tensor from_vector(const std::vector<std::int64_t>&, const Shape&);
 
 namespace {
 
-constexpr std::int64_t kEdge = 3;       // values shown at each end of a long dimension
-constexpr std::int64_t kLongest = 8;    // dimensions up to this size are shown whole
+constexpr std::int64_t kEdge = 3;     // values shown at each end of a long dimension
+constexpr std::int64_t kLongest = 8;  // dimensions up to this size are shown whole
 
 std::string format_value(std::int64_t value) { return std::to_string(value); }
 
@@ -481,8 +488,9 @@ void print_values(const std::vector<std::string>& texts, std::size_t& next, cons
   }
   const bool last = dim + 1 == shape.size();
   const std::string separator =
-      last ? ", " : "," + std::string(static_cast<std::size_t>(shape.size() - dim - 1), '\n') +
-                        std::string(static_cast<std::size_t>(dim + 1), ' ');
+      last ? ", "
+           : "," + std::string(static_cast<std::size_t>(shape.size() - dim - 1), '\n') +
+                 std::string(static_cast<std::size_t>(dim + 1), ' ');
   const std::int64_t n = shape[dim];
   out += "[";
   for (std::int64_t i = 0; i < n; ++i) {

@@ -74,6 +74,7 @@ void release(Node* node);
 struct TensorImpl {
   std::int32_t count = 1;
   DType dtype = DType::f32;
+  bool contiguous = true;  ///< row-major without gaps
   Shape shape;
   Shape strides;            ///< in elements
   std::int64_t offset = 0;  ///< in elements
@@ -136,7 +137,7 @@ class Tensor {
   /// Size of one dimension; negative ones count from the end. Throws IndexError.
   std::int64_t size(std::int64_t dim) const;
   /// Whether the elements lie in memory in row-major order without gaps.
-  bool is_contiguous() const;
+  bool is_contiguous() const { return impl().contiguous; }
 
   /// The value of a tensor with one element. Throws ShapeError otherwise.
   double item() const;
@@ -172,7 +173,7 @@ class Tensor {
 
   /// Writes in place. They are not recorded: a leaf that requires a gradient takes them only under
   /// NoGrad, a tensor that an operation recorded on the tape never (GraphError). Return *this.
-  Tensor& copy_(const Tensor& source);                    ///< source is broadcast; any dtype
+  Tensor& copy_(const Tensor& source);  ///< source is broadcast; any dtype
   Tensor& fill_(double value);
   Tensor& zero_() { return fill_(0.0); }
   Tensor& add_(const Tensor& other, double alpha = 1.0);  ///< this += alpha * other
@@ -292,8 +293,7 @@ Tensor eye(std::int64_t n, DType dtype = DType::f32);
 /// lengths throw ShapeError.
 Tensor tensor(double value, DType dtype = DType::f32);
 Tensor tensor(std::initializer_list<double> values, DType dtype = DType::f32);
-Tensor tensor(std::initializer_list<std::initializer_list<double>> rows,
-              DType dtype = DType::f32);
+Tensor tensor(std::initializer_list<std::initializer_list<double>> rows, DType dtype = DType::f32);
 /// Copies values, in row-major order; T is float, double or std::int64_t. Throws ShapeError when
 /// their number is not shape.numel(). Without a shape: one dimension.
 template <class T>

@@ -1,7 +1,8 @@
 #include "modules/init.h"
 
+#include <algorithm>
 #include <cmath>
-#include <vector>
+#include <utility>
 
 #include "framework/autograd.h"
 #include "framework/internal.h"
@@ -14,12 +15,6 @@ using detail::fail;
 namespace init {
 
 namespace {
-
-Tensor assign(Tensor x, const Tensor& values) {
-  NoGrad no_grad;
-  x.copy_(values);
-  return x;
-}
 
 struct Fans {
   double in, out;
@@ -45,41 +40,46 @@ double xavier_std(const char* where, const Tensor& x, double gain) {
 }
 
 /// U(-a, a) has the standard deviation a / sqrt(3).
-Tensor uniform_with_std_(const Tensor& x, double std, Generator& generator) {
+Tensor uniform_with_std_(Tensor x, double std, Generator& generator) {
   const double a = std::sqrt(3.0) * std;
-  return uniform_(x, -a, a, generator);
+  return uniform_(std::move(x), -a, a, generator);
 }
 
 }  // namespace
 
 Tensor constant_(Tensor x, double value) {
   NoGrad no_grad;
-  x.fill_(value);
-  return x;
+  return x.fill_(value);
 }
 
 Tensor uniform_(Tensor x, double low, double high, Generator& generator) {
-  return assign(x, uniform(x.shape(), low, high, x.dtype(), generator));
+  NoGrad no_grad;
+  return x.copy_(uniform(x.shape(), low, high, x.dtype(), generator));
 }
 
 Tensor normal_(Tensor x, double mean, double std, Generator& generator) {
-  return assign(x, normal(x.shape(), mean, std, x.dtype(), generator));
+  NoGrad no_grad;
+  return x.copy_(normal(x.shape(), mean, std, x.dtype(), generator));
 }
 
 Tensor xavier_uniform_(Tensor x, double gain, Generator& generator) {
-  return uniform_with_std_(x, xavier_std("init::xavier_uniform_", x, gain), generator);
+  const double std = xavier_std("init::xavier_uniform_", x, gain);
+  return uniform_with_std_(std::move(x), std, generator);
 }
 
 Tensor xavier_normal_(Tensor x, double gain, Generator& generator) {
-  return normal_(x, 0.0, xavier_std("init::xavier_normal_", x, gain), generator);
+  const double std = xavier_std("init::xavier_normal_", x, gain);
+  return normal_(std::move(x), 0.0, std, generator);
 }
 
 Tensor kaiming_uniform_(Tensor x, double slope, Fan fan, Generator& generator) {
-  return uniform_with_std_(x, kaiming_std("init::kaiming_uniform_", x, slope, fan), generator);
+  const double std = kaiming_std("init::kaiming_uniform_", x, slope, fan);
+  return uniform_with_std_(std::move(x), std, generator);
 }
 
 Tensor kaiming_normal_(Tensor x, double slope, Fan fan, Generator& generator) {
-  return normal_(x, 0.0, kaiming_std("init::kaiming_normal_", x, slope, fan), generator);
+  const double std = kaiming_std("init::kaiming_normal_", x, slope, fan);
+  return normal_(std::move(x), 0.0, std, generator);
 }
 
 Tensor orthogonal_(Tensor x, double gain, Generator& generator) {
@@ -103,7 +103,7 @@ Tensor orthogonal_(Tensor x, double gain, Generator& generator) {
     v.copy_(v / norm(v));
   }
   if (rows > columns) q = transpose(q);
-  return assign(x, reshape(q * gain, x.shape()));
+  return x.copy_(reshape(q * gain, x.shape()));
 }
 
 }  // namespace init

@@ -141,12 +141,13 @@ void Module::add_absorbed(const std::string& suffix, const std::shared_ptr<State
 template <class Visit>
 void Module::visit(const State& state, const std::string& prefix, const std::string& suffix,
                    const Visit& found) {
-  for (const auto& [name, tensor] : state.params) found(prefix + name + suffix, tensor);
+  for (const auto& [name, tensor] : state.params)
+    found(fmt::format("{}{}{}", prefix, name, suffix), tensor);
   for (const Part& part : state.parts) {
     if (part.name.empty())
       visit(*part.state, prefix, part.suffix + suffix, found);
     else
-      visit(*part.state, prefix + part.name + suffix + ".", "", found);
+      visit(*part.state, fmt::format("{}{}{}.", prefix, part.name, suffix), "", found);
   }
 }
 
@@ -245,7 +246,7 @@ std::string Module::describe() const {
   const auto body = [&](const auto& self, const State& state, const std::string& path,
                         const std::string& suffix, const std::string& indent) -> void {
     for (const auto& [name, tensor] : state.params) {
-      text += indent + name + suffix + ": " + to_string(tensor.shape());
+      text += fmt::format("{}{}{}: {}", indent, name, suffix, tensor.shape());
       const auto same = [&t = tensor](const auto& entry) { return entry.second.is(t); };
       const auto first = std::find_if(seen.begin(), seen.end(), same);
       if (first != seen.end()) text += ", tied to " + first->first;

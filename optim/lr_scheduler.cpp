@@ -40,8 +40,10 @@ namespace {
 
 LRScheduler::Factor step_decay(std::int64_t step_size, double gamma) {
   if (step_size < 1) fail<ValueError>("StepLR: step_size must be at least 1, but is {}", step_size);
-  return
-      [=](std::int64_t epoch) { return std::pow(gamma, static_cast<double>(epoch / step_size)); };
+  return [=](std::int64_t epoch) {
+    const std::int64_t decays = epoch / step_size;
+    return std::pow(gamma, static_cast<double>(decays));
+  };
 }
 
 }  // namespace

@@ -119,8 +119,8 @@ TEST_CASE("autograd: seeds weight the results, and several results go in one swe
 
 TEST_CASE("autograd: diamonds, shared subgraphs and repeated inputs count every path once") {
   Tensor x = leaf({2.0, 3.0});
-  const Tensor a = x * x;           // the same tensor twice
-  const Tensor b = a + a;           // the same result twice
+  const Tensor a = x * x;                          // the same tensor twice
+  const Tensor b = a + a;                          // the same result twice
   const Tensor c = tanh(x), d = b * c, e = d + c;  // c on two ways
   const Tensor g = grad(sum(e * d), x);
   for (std::size_t i = 0; i < 2; ++i) {
@@ -213,8 +213,12 @@ TEST_CASE("autograd: create_graph makes gradients differentiable, to any order")
   // x^6, six times.
   Tensor p = leaf(1.5);
   Tensor d = pow(p, 6.0);
-  double expected[] = {6.0 * std::pow(1.5, 5), 30.0 * std::pow(1.5, 4), 120.0 * std::pow(1.5, 3),
-                       360.0 * 1.5 * 1.5, 720.0 * 1.5, 720.0};
+  double expected[] = {6.0 * std::pow(1.5, 5),
+                       30.0 * std::pow(1.5, 4),
+                       120.0 * std::pow(1.5, 3),
+                       360.0 * 1.5 * 1.5,
+                       720.0 * 1.5,
+                       720.0};
   for (double value : expected) {
     d = grad(d, p, {.create_graph = true});
     CHECK(d.item() == doctest::Approx(value).epsilon(1e-12));
@@ -383,8 +387,7 @@ TEST_CASE("autograd: hooks see the whole gradient, in order, and may replace it"
   // Two ways to h: hooks run once, with the sum of both.
   const Tensor y = sum(h * 2.0) + sum(h * 5.0);
   y.backward(Tensor(), true);
-  CHECK(calls == std::vector<std::string>{"first 7.000000", "second 70.000000",
-                                          "third 70.000000"});
+  CHECK(calls == std::vector<std::string>{"first 7.000000", "second 70.000000", "third 70.000000"});
   CHECK(values(h.grad()) == std::vector{71.0, 71.0});
   CHECK(values(x.grad()) == std::vector{213.0, 213.0});
 
@@ -456,8 +459,8 @@ TEST_CASE("autograd: a hook may remove itself, start a sweep of its own, and thr
   h.remove_hook(sweeps);
 
   // An error leaves the engine as it was, and the graph can be used again.
-  const auto throws = h.register_hook(
-      [](const Tensor&) -> Tensor { throw std::runtime_error("from a hook"); });
+  const auto throws =
+      h.register_hook([](const Tensor&) -> Tensor { throw std::runtime_error("from a hook"); });
   x.set_grad(Tensor());
   CHECK_THROWS_WITH_AS(inner.backward(Tensor(), true), "from a hook", std::runtime_error);
   CHECK(grad_enabled());
@@ -510,8 +513,8 @@ TEST_CASE("autograd: errors say what is wrong and what to do") {
                        GraphError);
   CHECK_THROWS_WITH_AS(backward({sum(x), sum(x)}, {tensor(1.0, DType::f64)}),
                        "backward: 1 seeds for 2 tensors", ValueError);
-  CHECK_THROWS_WITH_AS(plain.retain_grad(),
-                       "retain_grad: the tensor does not require a gradient", GraphError);
+  CHECK_THROWS_WITH_AS(plain.retain_grad(), "retain_grad: the tensor does not require a gradient",
+                       GraphError);
   CHECK_THROWS_WITH_AS(plain.register_hook([](const Tensor& g) { return g; }),
                        "register_hook: the tensor does not require a gradient", GraphError);
   CHECK_THROWS_WITH_AS(plain.remove_hook(0), "remove_hook: the tensor does not require a gradient",
@@ -640,8 +643,8 @@ TEST_CASE("autograd: the gradient of a shared weight is the sum of the gradients
       return sum(square(h));
     };
     const Tensor shared = grad(run([&](std::size_t) -> const Tensor& { return w; }), w);
-    const auto each = grad(
-        {run([&](std::size_t t) -> const Tensor& { return copies[t]; })}, copies);
+    const auto each =
+        grad({run([&](std::size_t t) -> const Tensor& { return copies[t]; })}, copies);
     const double tolerance = dtype == DType::f32 ? 1e-5 : 1e-13;
     CHECK(difference(shared, sum(stack(each), 0), tolerance, 1.0) == "");
     // The weight used in other ways besides, and transposed.
@@ -724,21 +727,21 @@ TEST_CASE("autograd: nothing is left in memory when all handles are gone") {
       for (std::int64_t t = 0; t < 5; ++t) h = tanh(matmul(h, w) + x[t]);
       return sum(square(h));
     };
-    run().backward();                                           // the usual way
-    (void)run();                                                // a graph that is dropped
-    (void)grad(run(), w, {.retain_graph = true});               // one that is kept, then dropped
+    run().backward();                              // the usual way
+    (void)run();                                   // a graph that is dropped
+    (void)grad(run(), w, {.retain_graph = true});  // one that is kept, then dropped
     const Tensor y = run();
-    const Tensor g = grad(y, w, {.create_graph = true});        // gradients with a graph
+    const Tensor g = grad(y, w, {.create_graph = true});  // gradients with a graph
     sum(square(g)).backward();
     (void)grad(run(), x, {.create_graph = true});
-    Tensor kept = w * 2.0;                                      // .grad of a result
+    Tensor kept = w * 2.0;  // .grad of a result
     kept.retain_grad();
     sum(kept).backward();
-    Tensor hooked = w * 3.0;                                    // hooks that hold tensors
+    Tensor hooked = w * 3.0;  // hooks that hold tensors
     hooked.register_hook([w, x](const Tensor& gradient) { return gradient * w; });
     sum(hooked).backward();
     const Tensor again = run();
-    CHECK_THROWS_AS(sum(again + zeros({7, 7})), Error);         // errors in the middle of work
+    CHECK_THROWS_AS(sum(again + zeros({7, 7})), Error);  // errors in the middle of work
     Tensor failing = run();
     hooked = w * 3.0;
     hooked.register_hook([](const Tensor&) -> Tensor { throw std::runtime_error("no"); });

@@ -31,7 +31,7 @@ results() {
 # Two texts that are easy to learn, of 30 different characters or less.
 head -c 6000 <(while :; do echo "the quick brown fox jumps over the lazy dog"; done) >fox.txt
 head -c 800 fox.txt >valid.txt
-small=(--text fox.txt --hidden 24 --batch 8 --steps 20 --quiet)
+small=(--text fox.txt --hidden 24 --embed 0 --batch 8 --steps 20 --quiet)
 adam=("${small[@]}" --lr 0.01 --epochs 12)
 
 every_cell_learns() {
@@ -61,11 +61,11 @@ every_option_learns() {
   local options rates
   while read -r options; do
     # shellcheck disable=SC2086
-    language_model train --text fox.txt --hidden 24 --quiet $options --log log.jsonl --save "" --plot "" >out
+    language_model train --text fox.txt --hidden 24 --embed 16 --quiet $options --log log.jsonl --save "" --plot "" >out
     check "$(values log.jsonl train_perplexity | tail -1) < 3" "the perplexity with $options"
     case $options in *--lr-decay*) rates=$(values log.jsonl learning_rate | tail -4 | xargs) ;; esac
   done <<'END'
---embed 16 --dropout 0.1 --sampling random --batch 8 --steps 20 --lr 0.01 --epochs 12
+--dropout 0.1 --sampling random --batch 8 --steps 20 --lr 0.01 --epochs 12
 --clean letters --max-tokens 4000 --batch 8 --steps 20 --lr 0.01 --epochs 12
 --optimizer sgd --lr 1 --momentum 0.5 --init uniform:0.3 --batch 8 --steps 20 --epochs 12
 --cell lstm --forget-bias 1 --lr 0.01 --lr-decay 0.5 --lr-decay-after 9 --batch 8 --epochs 12
@@ -85,7 +85,7 @@ the_same_seed_gives_the_same_run() {
 an_interrupted_run_goes_on_as_if_nothing_had_happened() {
   local sampling long status
   for sampling in sequential random; do
-    long=("${small[@]}" --epochs 40 --lr 0.01 --embed 8 --dropout 0.1 --sampling $sampling --valid valid.txt)
+    long=("${small[@]}" --epochs 40 --lr 0.01 --dropout 0.1 --sampling $sampling --valid valid.txt)
     language_model train "${long[@]}" --log whole.jsonl --save whole.safetensors >out
     "$programs/language_model" train "${long[@]}" --log parts.jsonl --save parts.safetensors >out &
     until [[ -s parts.jsonl ]]; do sleep 0.01; done

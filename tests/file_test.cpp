@@ -1,11 +1,13 @@
 #include "framework/file.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -115,6 +117,34 @@ TEST_CASE("file: a device is written to, not replaced") {
   write_file_atomically("/dev/null", "x");
   CHECK(std::filesystem::is_character_file("/dev/null"));
   CHECK(directory.names() == std::vector<std::string>{"full"});
+}
+
+TEST_CASE("file: standard output is written to where it stands, a file behind it not replaced") {
+  TemporaryDirectory directory;
+  const std::string path = directory.file("a");
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT, 0600), saved = ::dup(STDOUT_FILENO);
+  std::fflush(stdout);
+  ::dup2(file, STDOUT_FILENO);
+  const bool before = ::write(STDOUT_FILENO, "one ", 4) == 4;
+  write_file_atomically("/dev/stdout", "two ");
+  const bool after = ::write(STDOUT_FILENO, "three", 5) == 5;
+  ::dup2(saved, STDOUT_FILENO);
+  ::close(saved);
+  ::close(file);
+  CHECK(before);
+  CHECK(after);
+  CHECK(read_file(path) == "one two three");
+  CHECK(directory.names() == std::vector<std::string>{"a"});
+}
+
+TEST_CASE("file: a file on a file system in /dev is a file like any other") {
+  if (!std::filesystem::is_directory("/dev/shm")) return;
+  const std::string path = "/dev/shm/unroll-file-test-" + std::to_string(::getpid());
+  write_file_atomically(path, "old contents");
+  write_file_atomically(path, "new");
+  const std::string contents = read_file(path);
+  std::filesystem::remove(path);
+  CHECK(contents == "new");
 }
 
 TEST_CASE("file: a symbolic link stays, its target is replaced") {

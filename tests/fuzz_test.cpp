@@ -40,9 +40,7 @@ class Fuzzer {
     for (std::int64_t n = below(6); n > 0; --n) result.push_back(chance(0.02) ? 0 : 1 + below(4));
     return result;
   }
-  Tensor values(const Shape& shape) {
-    return uniform(shape, -1.0, 1.0, DType::f64, generator_);
-  }
+  Tensor values(const Shape& shape) { return uniform(shape, -1.0, 1.0, DType::f64, generator_); }
 
   /// An operation that takes a tensor of that shape.
   Link link(const Shape& shape) {
@@ -116,8 +114,12 @@ class Fuzzer {
         for (std::int64_t k = 0; k < rank; ++k) all.push_back(k);
         const auto flipped = [=](const Tensor& x) { return rank > 0 ? flip(x, all) : x; };
         return {"stack " + std::to_string(where),
-                [=](auto& x) { return stack({x, flipped(x), x}, where); },
-                [=](auto& x) { return naive::stack({x, naive::flip(x, all), x}, at); }};
+                [=](auto& x) {
+                  return stack({x, flipped(x), x}, where);
+                },
+                [=](auto& x) {
+                  return naive::stack({x, naive::flip(x, all), x}, at);
+                }};
       }
       case 2: {
         const Shape to = other_sizes(shape);
@@ -186,7 +188,9 @@ class Fuzzer {
       case 12: {  // with itself, in another layout, and a part of itself
         const std::int64_t part = below(size + 1);
         return {"concatenate " + std::to_string(e),
-                [=](auto& x) { return concatenate({x, flip(x, d), narrow(x, d, 0, part)}, e); },
+                [=](auto& x) {
+                  return concatenate({x, flip(x, d), narrow(x, d, 0, part)}, e);
+                },
                 [=](auto& x) {
                   return naive::concatenate(
                       {x, naive::flip(x, {d}), naive::slice(x, d, 0, part, 1)}, d);
@@ -229,18 +233,19 @@ class Fuzzer {
         if (rank < 2) return {};
         const std::int64_t k = below(5) - 2;
         if (chance(0.5)) {
-          return {"tril " + std::to_string(k), [=](auto& x) { return tril(x, k); }, [=](auto& x) {
-                    return naive::band([=](auto i, auto j) { return j - i <= k; }, x);
-                  }};
+          return {
+              "tril " + std::to_string(k), [=](auto& x) { return tril(x, k); },
+              [=](auto& x) { return naive::band([=](auto i, auto j) { return j - i <= k; }, x); }};
         }
-        return {"triu " + std::to_string(k), [=](auto& x) { return triu(x, k); }, [=](auto& x) {
-                  return naive::band([=](auto i, auto j) { return j - i >= k; }, x);
-                }};
+        return {
+            "triu " + std::to_string(k), [=](auto& x) { return triu(x, k); },
+            [=](auto& x) { return naive::band([=](auto i, auto j) { return j - i >= k; }, x); }};
       }
       case 18: {  // with a constant matrix or vector, from either side
         const Tensor right = values(chance(0.3) ? Shape{shape.back()} : Shape{shape.back(), 2});
         if (rank < 2 || chance(0.6)) {
-          return {"matmul by " + to_string(right.shape()), [=](auto& x) { return matmul(x, right); },
+          return {"matmul by " + to_string(right.shape()),
+                  [=](auto& x) { return matmul(x, right); },
                   [=](auto& x) { return naive::matmul(x, to_array(right)); }};
         }
         const Tensor left = values({3, shape[rank - 2]});
@@ -254,8 +259,8 @@ class Fuzzer {
                 [=](auto& x) {
                   const auto times = [](double a, double b) { return a * b; };
                   const auto plus = [](double a, double b) { return a + b; };
-                  return naive::map(
-                      plus, x, naive::map(times, to_array(factor), naive::sum(x, {d}, true)));
+                  return naive::map(plus, x,
+                                    naive::map(times, to_array(factor), naive::sum(x, {d}, true)));
                 }};
       }
     }

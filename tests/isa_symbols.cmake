@@ -1,7 +1,7 @@
 # Checks the weak functions (inline functions and templates that were not inlined) in the object
 # files of framework/kernels/isa. The linker keeps one copy of each for the whole program, and if
-# that is the copy compiled with AVX-512, the program dies on a CPU without it. So a weak function is
-# an error unless it is xsimd's for one instruction set and only one of these files has it.
+# that is the copy compiled with AVX-512, the program dies on a CPU without it. So a weak function
+# is an error unless it is xsimd's for one instruction set and only one of these files has it.
 #
 # Arguments: NM, the tool; OBJECTS, the object files.
 cmake_minimum_required(VERSION 3.25)

@@ -121,7 +121,7 @@ const std::vector<Reference>& references() {
       {Op::sqrt, "sqrt", 0.5, [](Real a, Real, Real) { return std::sqrt(a); }},
       {Op::sin, "sin", 1, [](Real a, Real, Real) { return std::sin(a); }},
       {Op::cos, "cos", 1, [](Real a, Real, Real) { return std::cos(a); }},
-      {Op::tanh, "tanh", 2.5, [](Real a, Real, Real) { return std::tanh(a); }},
+      {Op::tanh, "tanh", 3, [](Real a, Real, Real) { return std::tanh(a); }},
       {Op::sigmoid, "sigmoid", 3, [](Real a, Real, Real) { return 1 / (1 + std::exp(-a)); }},
       {Op::softplus, "softplus", 2.5,
        [](Real a, Real, Real) {

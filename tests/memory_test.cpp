@@ -211,47 +211,59 @@ TEST_CASE("memory: no operation calls operator new, forward or backward") {
     std::string name;
     std::function<Tensor()> run;
   };
-  for (const Row& op : std::vector<Row>{
-           {"add", [&] { return x + row; }},
-           {"mul", [&] { return x * x; }},
-           {"div", [&] { return 1.0 / x; }},
-           {"tanh", [&] { return tanh(x); }},
-           {"sigmoid", [&] { return sigmoid(x); }},
-           {"exp", [&] { return exp(x); }},
-           {"clamp", [&] { return clamp(x, 0.2, 0.8); }},
-           {"maximum", [&] { return maximum(x, row); }},
-           {"where", [&] { return where(index, x, row); }},
-           {"masked_fill", [&] { return masked_fill(x, index, 0.0); }},
-           {"pow", [&] { return pow(x, x); }},
-           {"matmul", [&] { return matmul(x, x); }},
-           {"matmul of vectors", [&] { return matmul(x, x[0]); }},
-           {"sum", [&] { return sum(x, 0); }},
-           {"sum of all", [&] { return sum(x); }},
-           {"mean", [&] { return mean(x, 1, true); }},
-           {"max", [&] { return max(x, -1); }},
-           {"logsumexp", [&] { return logsumexp(x, 1); }},
-           {"var", [&] { return var(x, 1); }},
-           {"norm", [&] { return norm(x); }},
-           {"cumsum", [&] { return cumsum(x, 0); }},
-           {"softmax", [&] { return softmax(x); }},
-           {"log_softmax", [&] { return log_softmax(x, 0); }},
-           {"cross_entropy", [&] { return cross_entropy(x, index[0]); }},
-           {"reshape", [&] { return reshape(x, {4, 9}); }},
-           {"reshape of a copy", [&] { return reshape(transpose(x), {4, 9}); }},
-           {"permute", [&] { return permute(x, {1, 0}); }},
-           {"broadcast_to", [&] { return broadcast_to(x, {2, 6, 6}); }},
-           {"flip", [&] { return flip(x, 1); }},
-           {"concatenate", [&] { return concatenate(two, 1); }},
-           {"stack", [&] { return stack(two); }},
-           {"select", [&] { return x[2]; }},
-           {"slice", [&] { return slice(x, 1, 0, 6, 2); }},
-           {"index_select", [&] { return index_select(x, 1, list); }},
-           {"gather", [&] { return gather(x, 1, index); }},
-           {"embedding", [&] { return embedding(x, index); }},
-           {"tril", [&] { return tril(x); }},
-           {"clone", [&] { return x.clone(); }},
-           {"to", [&] { return x.to(DType::f64); }},
-           {"dropout", [&] { return dropout(x, 0.5, generator); }}}) {
+  for (const Row& op :
+       std::vector<Row>{{"add", [&] { return x + row; }},
+                        {"mul", [&] { return x * x; }},
+                        {"div", [&] { return 1.0 / x; }},
+                        {"tanh", [&] { return tanh(x); }},
+                        {"sigmoid", [&] { return sigmoid(x); }},
+                        {"exp", [&] { return exp(x); }},
+                        {"clamp", [&] { return clamp(x, 0.2, 0.8); }},
+                        {"maximum", [&] { return maximum(x, row); }},
+                        {"where", [&] { return where(index, x, row); }},
+                        {"masked_fill", [&] { return masked_fill(x, index, 0.0); }},
+                        {"pow", [&] { return pow(x, x); }},
+                        {"matmul", [&] { return matmul(x, x); }},
+                        {"matmul of vectors", [&] { return matmul(x, x[0]); }},
+                        {"sum", [&] { return sum(x, 0); }},
+                        {"sum of all", [&] { return sum(x); }},
+                        {"mean", [&] { return mean(x, 1, true); }},
+                        {"max", [&] { return max(x, -1); }},
+                        {"logsumexp", [&] { return logsumexp(x, 1); }},
+                        {"var", [&] { return var(x, 1); }},
+                        {"norm", [&] { return norm(x); }},
+                        {"cumsum", [&] { return cumsum(x, 0); }},
+                        {"softmax", [&] { return softmax(x); }},
+                        {"log_softmax", [&] { return log_softmax(x, 0); }},
+                        {"cross_entropy", [&] { return cross_entropy(x, index[0]); }},
+                        {"reshape",
+                         [&] {
+                           return reshape(x, {4, 9});
+                         }},
+                        {"reshape of a copy",
+                         [&] {
+                           return reshape(transpose(x), {4, 9});
+                         }},
+                        {"permute",
+                         [&] {
+                           return permute(x, {1, 0});
+                         }},
+                        {"broadcast_to",
+                         [&] {
+                           return broadcast_to(x, {2, 6, 6});
+                         }},
+                        {"flip", [&] { return flip(x, 1); }},
+                        {"concatenate", [&] { return concatenate(two, 1); }},
+                        {"stack", [&] { return stack(two); }},
+                        {"select", [&] { return x[2]; }},
+                        {"slice", [&] { return slice(x, 1, 0, 6, 2); }},
+                        {"index_select", [&] { return index_select(x, 1, list); }},
+                        {"gather", [&] { return gather(x, 1, index); }},
+                        {"embedding", [&] { return embedding(x, index); }},
+                        {"tril", [&] { return tril(x); }},
+                        {"clone", [&] { return x.clone(); }},
+                        {"to", [&] { return x.to(DType::f64); }},
+                        {"dropout", [&] { return dropout(x, 0.5, generator); }}}) {
     CAPTURE(op.name);
     // What a sweep itself calls does not grow with the number of operations.
     const auto count = [&](int times) {
@@ -280,8 +292,7 @@ TEST_CASE("[thread] memory: may be given back by another thread") {
   });
   thread.join();
   CHECK(in_use_there == 0);
-  for (int i = 0; i < 100; ++i)
-    CHECK(made_there[static_cast<std::size_t>(i)][999].item() == -i);
+  for (int i = 0; i < 100; ++i) CHECK(made_there[static_cast<std::size_t>(i)][999].item() == -i);
   made_there.clear();
   CHECK(pool_stats().in_use == before);
 }

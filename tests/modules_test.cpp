@@ -448,7 +448,7 @@ TEST_CASE("Linear: gradcheck of orders 1 and 2") {
   CHECK(gradcheck(f, with(x, linear), {.order = 2}));
 }
 
-TEST_CASE("Embedding: rows of the table; the padding row is 0 and stays so") {
+TEST_CASE("Embedding: rows of the table, and the padding row is 0 and stays so") {
   manual_seed(6);
   Embedding embed(4, 3, 1);
   CHECK(max_difference(embed.weight.detach()[1], zeros({3})) == 0.0);
@@ -462,7 +462,7 @@ TEST_CASE("Embedding: rows of the table; the padding row is 0 and stays so") {
         0.0);
 }
 
-TEST_CASE("Embedding: starts standard normal; errors") {
+TEST_CASE("Embedding: starts standard normal, and errors") {
   manual_seed(7);
   const Embedding embed(200, 100);
   CHECK(std::abs(mean_of(embed.weight)) < 0.02);

@@ -21,8 +21,8 @@ const double kNan = std::nan("");
 
 // The long one has full vectors and a rest, and full blocks of gathered elements and a rest.
 const std::vector<std::vector<Shape>> kUnaryShapes = {
-    {Shape{}},     {Shape{1}},       {Shape{5}},       {Shape{0}},
-    {Shape{3, 4}}, {Shape{2, 0, 3}}, {Shape{2, 3, 4}}, {Shape{1, 2, 1, 2, 1, 2, 1, 2}},
+    {Shape{}},       {Shape{1}},       {Shape{5}},       {Shape{0}},
+    {Shape{3, 4}},   {Shape{2, 0, 3}}, {Shape{2, 3, 4}}, {Shape{1, 2, 1, 2, 1, 2, 1, 2}},
     {Shape{2, 1037}}};
 
 const std::vector<std::vector<Shape>> kBinaryShapes = {
@@ -139,7 +139,9 @@ const std::vector<Op>& number_table() {
           "pow", [](const Tensor& x) { return pow(x, 3.0); }, [](double x) { return x * x * x; }),
       any_dtype(kinked(unary(
           "clamp", [](const Tensor& x) { return clamp(x, -1.0, 2.0); },
-          [](double x) { return x < -1.0 ? -1.0 : x > 2.0 ? 2.0 : x; }))),
+          [](double x) { return x < -1.0  ? -1.0
+                                : x > 2.0 ? 2.0
+                                          : x; }))),
       any_dtype(kinked(unary(
           "clamp", [](const Tensor& x) { return clamp(x, -kInf, 1.0); },
           [](double x) { return x > 1.0 ? 1.0 : x; }))),
@@ -176,8 +178,7 @@ const std::vector<Op>& comparison_table() {
                           double (*expected)(double, double)) {
     return any_dtype(constant(binary(name, run, expected, {{-2.0, 2.0}})));
   };
-  const auto self = [](const char* name, Tensor (*run)(const Tensor&),
-                       double (*expected)(double)) {
+  const auto self = [](const char* name, Tensor (*run)(const Tensor&), double (*expected)(double)) {
     return any_dtype(constant(unary(name, run, expected, {-2.0, 2.0})));
   };
   static const std::vector<Op> table = {
@@ -187,24 +188,36 @@ const std::vector<Op>& comparison_table() {
       compare("le", unroll::operator<=, [](double a, double b) { return a <= b ? 1.0 : 0.0; }),
       compare("gt", unroll::operator>, [](double a, double b) { return a > b ? 1.0 : 0.0; }),
       compare("ge", unroll::operator>=, [](double a, double b) { return a >= b ? 1.0 : 0.0; }),
-      self("eq", [](const Tensor& x) { return x == x; }, [](double) { return 1.0; }),
-      self("ne", [](const Tensor& x) { return x != x; }, [](double) { return 0.0; }),
-      self("lt", [](const Tensor& x) { return x < x; }, [](double) { return 0.0; }),
-      self("le", [](const Tensor& x) { return x <= x; }, [](double) { return 1.0; }),
-      self("gt", [](const Tensor& x) { return x > x; }, [](double) { return 0.0; }),
-      self("ge", [](const Tensor& x) { return x >= x; }, [](double) { return 1.0; }),
-      self("eq", [](const Tensor& x) { return x == 1.0; },
-           [](double x) { return x == 1.0 ? 1.0 : 0.0; }),
-      self("ne", [](const Tensor& x) { return x != 1.0; },
-           [](double x) { return x != 1.0 ? 1.0 : 0.0; }),
-      self("lt", [](const Tensor& x) { return x < 1.0; },
-           [](double x) { return x < 1.0 ? 1.0 : 0.0; }),
-      self("le", [](const Tensor& x) { return x <= 1.0; },
-           [](double x) { return x <= 1.0 ? 1.0 : 0.0; }),
-      self("gt", [](const Tensor& x) { return x > 1.0; },
-           [](double x) { return x > 1.0 ? 1.0 : 0.0; }),
-      self("ge", [](const Tensor& x) { return x >= 1.0; },
-           [](double x) { return x >= 1.0 ? 1.0 : 0.0; }),
+      self(
+          "eq", [](const Tensor& x) { return x == x; }, [](double) { return 1.0; }),
+      self(
+          "ne", [](const Tensor& x) { return x != x; }, [](double) { return 0.0; }),
+      self(
+          "lt", [](const Tensor& x) { return x < x; }, [](double) { return 0.0; }),
+      self(
+          "le", [](const Tensor& x) { return x <= x; }, [](double) { return 1.0; }),
+      self(
+          "gt", [](const Tensor& x) { return x > x; }, [](double) { return 0.0; }),
+      self(
+          "ge", [](const Tensor& x) { return x >= x; }, [](double) { return 1.0; }),
+      self(
+          "eq", [](const Tensor& x) { return x == 1.0; },
+          [](double x) { return x == 1.0 ? 1.0 : 0.0; }),
+      self(
+          "ne", [](const Tensor& x) { return x != 1.0; },
+          [](double x) { return x != 1.0 ? 1.0 : 0.0; }),
+      self(
+          "lt", [](const Tensor& x) { return x < 1.0; },
+          [](double x) { return x < 1.0 ? 1.0 : 0.0; }),
+      self(
+          "le", [](const Tensor& x) { return x <= 1.0; },
+          [](double x) { return x <= 1.0 ? 1.0 : 0.0; }),
+      self(
+          "gt", [](const Tensor& x) { return x > 1.0; },
+          [](double x) { return x > 1.0 ? 1.0 : 0.0; }),
+      self(
+          "ge", [](const Tensor& x) { return x >= 1.0; },
+          [](double x) { return x >= 1.0 ? 1.0 : 0.0; }),
   };
   return table;
 }
@@ -228,8 +241,8 @@ const std::vector<Op>& choice_table() {
     for (DType dtype : {DType::f32, DType::f64, DType::i64}) {
       const std::vector<std::vector<Shape>> cases = {
           // condition, a, b
-          {Shape{}, Shape{}, Shape{}},     {Shape{3, 4}, Shape{3, 4}, Shape{3, 4}},
-          {Shape{4}, Shape{3, 1}, Shape{}}, {Shape{3, 1}, Shape{4}, Shape{3, 4}},
+          {Shape{}, Shape{}, Shape{}},         {Shape{3, 4}, Shape{3, 4}, Shape{3, 4}},
+          {Shape{4}, Shape{3, 1}, Shape{}},    {Shape{3, 1}, Shape{4}, Shape{3, 4}},
           {Shape{2, 1, 1}, Shape{}, Shape{3}}, {Shape{1}, Shape{0, 2}, Shape{2}}};
       for (const auto& shapes : cases) {
         const Tensor condition = mask(shapes[0], dtype);
@@ -240,9 +253,10 @@ const std::vector<Op>& choice_table() {
                         .takes = Takes::any});
         rows.push_back({.name = "masked_fill",
                         .run = [=](Inputs x) { return masked_fill(x[0], condition, -7.0); },
-                        .expected = [=](Arrays x) {
-                          return pick(to_array(condition), {{}, {-7.0}}, x[0]);
-                        },
+                        .expected =
+                            [=](Arrays x) {
+                              return pick(to_array(condition), {{}, {-7.0}}, x[0]);
+                            },
                         .shapes = {{shapes[1]}},
                         .takes = Takes::any});
       }
@@ -352,7 +366,8 @@ TEST_CASE("elementwise: far from 0 nothing overflows, and infinities and NaN are
                      {{7}, {-kInf, -kInf, 0, kInf, kNan, kNan, kNan}}, tolerance) == "");
     CHECK(difference(sqrt(tensor({0.0, kInf, -1.0, kNan}, dtype)), {{4}, {0, kInf, kNan, kNan}},
                      tolerance) == "");
-    const Tensor a = tensor({1.0, kNan, 1.0, kInf}, dtype), b = tensor({kNan, 1.0, 2.0, -kInf}, dtype);
+    const Tensor a = tensor({1.0, kNan, 1.0, kInf}, dtype),
+                 b = tensor({kNan, 1.0, 2.0, -kInf}, dtype);
     CHECK(difference(maximum(a, b), {{4}, {kNan, kNan, 2, kInf}}, tolerance) == "");
     CHECK(difference(minimum(a, b), {{4}, {kNan, kNan, 1, -kInf}}, tolerance) == "");
     CHECK(difference(tensor({1.0, -1.0, 0.0}, dtype) / zeros({3}, dtype),
@@ -394,10 +409,13 @@ TEST_CASE("elementwise: kernels are exact to the last digits over their whole ra
     check("sin", unroll::sin, std::sin, -3.0, 3.0);
     check("cos", unroll::cos, std::cos, -1.5, 1.5);
     check("tanh", unroll::tanh, std::tanh, -100.0, 100.0);
-    check("sigmoid", unroll::sigmoid, [](double v) { return 1.0 / (1.0 + std::exp(-v)); }, -80.0,
-          100.0);
-    check("softplus", unroll::softplus,
-          [](double v) { return std::max(v, 0.0) + std::log1p(std::exp(-std::abs(v))); }, -80.0, 100.0);
+    check(
+        "sigmoid", unroll::sigmoid, [](double v) { return 1.0 / (1.0 + std::exp(-v)); }, -80.0,
+        100.0);
+    check(
+        "softplus", unroll::softplus,
+        [](double v) { return std::max(v, 0.0) + std::log1p(std::exp(-std::abs(v))); }, -80.0,
+        100.0);
   }
 }
 

@@ -30,18 +30,27 @@ std::vector<Op> view_table() {
 
   for (const auto& [shape_, dim_, index_] :
        std::vector<std::tuple<Shape, std::int64_t, std::int64_t>>{
-           {{5}, 0, 0}, {{5}, 0, -1}, {{3, 4}, 0, 2}, {{3, 4}, 1, 1}, {{3, 4}, -1, -4},
-           {{2, 3, 4}, 1, 2}, {{2, 0, 3}, 0, 1}, {{1, 2, 1, 2, 1, 2, 1, 2}, 5, 1}}) {
+           {{5}, 0, 0},
+           {{5}, 0, -1},
+           {{3, 4}, 0, 2},
+           {{3, 4}, 1, 1},
+           {{3, 4}, -1, -4},
+           {{2, 3, 4}, 1, 2},
+           {{2, 0, 3}, 0, 1},
+           {{1, 2, 1, 2, 1, 2, 1, 2}, 5, 1}}) {
     const Shape shape = shape_;
     const std::int64_t dim = dim_, index = index_, d = dim < 0 ? dim + shape.size() : dim;
-    add("select", shape, [=](const Tensor& x) { return select(x, dim, index); },
+    add(
+        "select", shape, [=](const Tensor& x) { return select(x, dim, index); },
         [=](const Array& x) {
           return naive::select(x, d, index < 0 ? index + x.shape[d] : index);
         });
   }
-  add("operator[]", {3, 4}, [](const Tensor& x) { return x[1]; },
+  add(
+      "operator[]", {3, 4}, [](const Tensor& x) { return x[1]; },
       [](const Array& x) { return naive::select(x, 0, 1); });
-  add("operator[]", {3, 4}, [](const Tensor& x) { return x[-1][2]; },
+  add(
+      "operator[]", {3, 4}, [](const Tensor& x) { return x[-1][2]; },
       [](const Array& x) { return naive::select(naive::select(x, 0, 2), 0, 2); });
 
   // start and end as written, and as they count from the front after they are cut.
@@ -49,28 +58,42 @@ std::vector<Op> view_table() {
     Shape shape;
     std::int64_t dim, start, end, step, first, last;
   };
-  for (const Slice& s : std::vector<Slice>{
-           {{7}, 0, 0, 7, 1, 0, 7},        {{7}, 0, 2, 5, 1, 2, 5},
-           {{7}, 0, 1, 7, 2, 1, 7},        {{7}, 0, 0, 7, 3, 0, 7},
-           {{7}, 0, 0, 7, 100, 0, 7},      {{7}, 0, -3, -1, 1, 4, 6},
-           {{7}, 0, -100, 100, 2, 0, 7},   {{7}, 0, 5, 2, 1, 5, 5},
-           {{7}, 0, 100, 200, 1, 7, 7},    {{3, 5}, -1, 1, 5, 2, 1, 5},
-           {{3, 5}, 0, 1, 3, 1, 1, 3},     {{4, 2, 3}, 1, 0, 1, 1, 0, 1},
-           {{0, 2}, 0, 0, 5, 1, 0, 0},     {{0, 2}, 1, 1, 2, 1, 1, 2},
-           {{7}, 0, 3, INT64_MAX, 1, 3, 7}, {{7}, 0, INT64_MIN, 3, 1, 0, 3}}) {
-    add("slice", s.shape,
-        [=](const Tensor& x) { return slice(x, s.dim, s.start, s.end, s.step); },
+  for (const Slice& s : std::vector<Slice>{{{7}, 0, 0, 7, 1, 0, 7},
+                                           {{7}, 0, 2, 5, 1, 2, 5},
+                                           {{7}, 0, 1, 7, 2, 1, 7},
+                                           {{7}, 0, 0, 7, 3, 0, 7},
+                                           {{7}, 0, 0, 7, 100, 0, 7},
+                                           {{7}, 0, -3, -1, 1, 4, 6},
+                                           {{7}, 0, -100, 100, 2, 0, 7},
+                                           {{7}, 0, 5, 2, 1, 5, 5},
+                                           {{7}, 0, 100, 200, 1, 7, 7},
+                                           {{3, 5}, -1, 1, 5, 2, 1, 5},
+                                           {{3, 5}, 0, 1, 3, 1, 1, 3},
+                                           {{4, 2, 3}, 1, 0, 1, 1, 0, 1},
+                                           {{0, 2}, 0, 0, 5, 1, 0, 0},
+                                           {{0, 2}, 1, 1, 2, 1, 1, 2},
+                                           {{7}, 0, 3, INT64_MAX, 1, 3, 7},
+                                           {{7}, 0, INT64_MIN, 3, 1, 0, 3}}) {
+    add(
+        "slice", s.shape, [=](const Tensor& x) { return slice(x, s.dim, s.start, s.end, s.step); },
         [=](const Array& x) {
-          return naive::slice(x, s.dim < 0 ? s.dim + x.shape.size() : s.dim, s.first, s.last, s.step);
+          return naive::slice(x, s.dim < 0 ? s.dim + x.shape.size() : s.dim, s.first, s.last,
+                              s.step);
         });
   }
   for (const auto& [shape_, dim_, start_, length_] :
        std::vector<std::tuple<Shape, std::int64_t, std::int64_t, std::int64_t>>{
-           {{5}, 0, 0, 5}, {{5}, 0, 2, 2}, {{5}, 0, 5, 0}, {{3, 4}, 1, 1, 2}, {{3, 4}, -2, 2, 1},
-           {{0, 3}, 0, 0, 0}, {{2, 3, 4}, 1, 0, 2}}) {
+           {{5}, 0, 0, 5},
+           {{5}, 0, 2, 2},
+           {{5}, 0, 5, 0},
+           {{3, 4}, 1, 1, 2},
+           {{3, 4}, -2, 2, 1},
+           {{0, 3}, 0, 0, 0},
+           {{2, 3, 4}, 1, 0, 2}}) {
     const Shape shape = shape_;
     const std::int64_t dim = dim_, start = start_, length = length_;
-    add("narrow", shape, [=](const Tensor& x) { return narrow(x, dim, start, length); },
+    add(
+        "narrow", shape, [=](const Tensor& x) { return narrow(x, dim, start, length); },
         [=](const Array& x) {
           return naive::slice(x, dim < 0 ? dim + x.shape.size() : dim, start, start + length, 1);
         });
@@ -90,15 +113,21 @@ std::vector<Op> copy_table() {
                     .takes = takes});
   };
 
-  for (const auto& [shape_, dim_, list_] : std::vector<std::tuple<Shape, std::int64_t, Indices>>{
-           {{5}, 0, {4, 0, 0, 2}}, {{3, 4}, 0, {2, 2, 1}}, {{3, 4}, 1, {3, 0, 3}}, {{3, 4}, -1, {}},
-           {{2, 3, 4}, 1, {1}}, {{0, 3}, 1, {2, 0}}, {{2, 0, 3}, 2, {1, 1}},
-           {{50, 3}, 0, {49, 0, 7, 7}}}) {
+  for (const auto& [shape_, dim_, list_] :
+       std::vector<std::tuple<Shape, std::int64_t, Indices>>{{{5}, 0, {4, 0, 0, 2}},
+                                                             {{3, 4}, 0, {2, 2, 1}},
+                                                             {{3, 4}, 1, {3, 0, 3}},
+                                                             {{3, 4}, -1, {}},
+                                                             {{2, 3, 4}, 1, {1}},
+                                                             {{0, 3}, 1, {2, 0}},
+                                                             {{2, 0, 3}, 2, {1, 1}},
+                                                             {{50, 3}, 0, {49, 0, 7, 7}}}) {
     const Shape shape = shape_;
     const std::int64_t dim = dim_, d = dim < 0 ? dim + shape.size() : dim;
     const Indices list = list_;
     const Tensor index = from_vector(list);
-    add("index_select", shape, [=](const Tensor& x) { return index_select(x, dim, index); },
+    add(
+        "index_select", shape, [=](const Tensor& x) { return index_select(x, dim, index); },
         [=](const Array& x) { return naive::index_select(x, d, list); });
   }
 
@@ -117,7 +146,8 @@ std::vector<Op> copy_table() {
     const std::int64_t dim = dim_, d = dim < 0 ? dim + shape.size() : dim;
     const Tensor index = from_vector(list_, index_shape);
     const Array positions = to_array(index);
-    add("gather", shape, [=](const Tensor& x) { return gather(x, dim, index); },
+    add(
+        "gather", shape, [=](const Tensor& x) { return gather(x, dim, index); },
         [=](const Array& x) { return naive::gather(x, d, positions); });
   }
 
@@ -127,19 +157,24 @@ std::vector<Op> copy_table() {
     const Tensor indices = from_vector(list, index_shape_);
     Shape shape = index_shape_;
     shape.push_back(2);
-    add("embedding", {4, 2}, [=](const Tensor& x) { return embedding(x, indices); },
+    add(
+        "embedding", {4, 2}, [=](const Tensor& x) { return embedding(x, indices); },
         [=](const Array& x) { return naive::reshape(naive::index_select(x, 0, list), shape); });
   }
 
   for (const Shape& shape : {Shape{4, 4}, Shape{2, 5}, Shape{5, 2}, Shape{2, 3, 2}, Shape{1, 1},
                              Shape{0, 3}, Shape{3, 0}, Shape{2, 0, 3}, Shape{40, 70}}) {
     for (std::int64_t k : {0, 1, -1, -2, 10, -10}) {
-      add("tril", shape, [=](const Tensor& x) { return tril(x, k); }, [=](const Array& x) {
-        return naive::band([k](std::int64_t i, std::int64_t j) { return j - i <= k; }, x);
-      });
-      add("triu", shape, [=](const Tensor& x) { return triu(x, k); }, [=](const Array& x) {
-        return naive::band([k](std::int64_t i, std::int64_t j) { return j - i >= k; }, x);
-      });
+      add(
+          "tril", shape, [=](const Tensor& x) { return tril(x, k); },
+          [=](const Array& x) {
+            return naive::band([k](std::int64_t i, std::int64_t j) { return j - i <= k; }, x);
+          });
+      add(
+          "triu", shape, [=](const Tensor& x) { return triu(x, k); },
+          [=](const Array& x) {
+            return naive::band([k](std::int64_t i, std::int64_t j) { return j - i >= k; }, x);
+          });
     }
   }
   return rows;
@@ -153,10 +188,12 @@ TEST_CASE("index: select, slice and narrow have the values of their definitions 
 TEST_CASE("index: select, slice and narrow pass gradcheck of orders 1 and 2") {
   for (const Op& op : view_table()) check_gradients(op);
 }
-TEST_CASE("index: index_select, gather, embedding, tril and triu have the values of their definitions") {
+TEST_CASE(
+    "index: index_select, gather, embedding, tril and triu have the values of their definitions") {
   for (const Op& op : copy_table()) check_values(op);
 }
-TEST_CASE("index: index_select, gather, embedding, tril and triu pass gradcheck of orders 1 and 2") {
+TEST_CASE(
+    "index: index_select, gather, embedding, tril and triu pass gradcheck of orders 1 and 2") {
   for (const Op& op : copy_table()) check_gradients(op);
 }
 
@@ -287,10 +324,11 @@ TEST_CASE("index: errors name the operation, the position and the range") {
                        DTypeError);
   CHECK_THROWS_WITH_AS(gather(x, 1, from_vector(Indices{0, 1, 2, 5}, {2, 2})),
                        "gather: index 5 at position (1, 1) is out of range [0, 5)", IndexError);
-  CHECK_THROWS_WITH_AS(gather(x, 1, zeros({4, 2}, DType::i64)),
-                       "gather: index (4, 2) does not fit (3, 5): same rank, and no size but that of "
-                       "dimension 1 larger",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(
+      gather(x, 1, zeros({4, 2}, DType::i64)),
+      "gather: index (4, 2) does not fit (3, 5): same rank, and no size but that of "
+      "dimension 1 larger",
+      ShapeError);
   CHECK_THROWS_WITH_AS(gather(x, 1, zeros({3}, DType::i64)),
                        "gather: index (3) does not fit (3, 5): same rank, and no size but that of "
                        "dimension 1 larger",

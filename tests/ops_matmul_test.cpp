@@ -113,10 +113,11 @@ TEST_CASE("matmul: NaN and infinity spread as they do in a sum") {
 }
 
 TEST_CASE("matmul: errors name both shapes and the sizes that differ") {
-  CHECK_THROWS_WITH_AS(matmul(zeros({32, 128}), zeros({64, 256})),
-                       "matmul: inner dimensions differ: a is (32, 128), b is (64, 256): a.size(-1) "
-                       "= 128, b.size(-2) = 64",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(
+      matmul(zeros({32, 128}), zeros({64, 256})),
+      "matmul: inner dimensions differ: a is (32, 128), b is (64, 256): a.size(-1) "
+      "= 128, b.size(-2) = 64",
+      ShapeError);
   CHECK_THROWS_WITH_AS(
       matmul(zeros({2, 3}), zeros({4})),
       "matmul: inner dimensions differ: a is (2, 3), b is (4): a.size(-1) = 3, b.size(0) = 4",
@@ -125,10 +126,11 @@ TEST_CASE("matmul: errors name both shapes and the sizes that differ") {
       matmul(zeros({2}), zeros({3, 4})),
       "matmul: inner dimensions differ: a is (2), b is (3, 4): a.size(-1) = 2, b.size(-2) = 3",
       ShapeError);
-  CHECK_THROWS_WITH_AS(matmul(zeros({2, 3, 4}), zeros({3, 4, 5})),
-                       "matmul: leading dimensions: shapes (2) and (3) do not broadcast: sizes 2 and 3 "
-                       "differ at dimension -1",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(
+      matmul(zeros({2, 3, 4}), zeros({3, 4, 5})),
+      "matmul: leading dimensions: shapes (2) and (3) do not broadcast: sizes 2 and 3 "
+      "differ at dimension -1",
+      ShapeError);
   CHECK_THROWS_WITH_AS(matmul(zeros({}), zeros({3})),
                        "matmul: needs one dimension or more: a is (), b is (3)", ShapeError);
   CHECK_THROWS_WITH_AS(matmul(zeros({2, 3}), zeros({3, 4}, DType::f64)),

@@ -36,19 +36,34 @@ struct Case {
   Shape axes;
 };
 
-const std::vector<Case> kCases = {
-    {{}, {}},           {{5}, {}},         {{5}, {0}},           {{3, 4}, {}},
-    {{3, 4}, {0}},      {{3, 4}, {1}},     {{3, 4}, {-1}},       {{3, 4}, {1, 0}},
-    {{2, 3, 4}, {0}},   {{2, 3, 4}, {1}},  {{2, 3, 4}, {-1}},    {{2, 3, 4}, {0, 2}},
-    {{2, 3, 4}, {2, 1}}, {{2, 3, 4}, {-3, 1}}, {{3, 1, 2}, {1}}, {{1, 1}, {0}},
-    {{2, 1, 2, 1, 2, 1, 2}, {0, 3, 6}},    {{4, 50, 3}, {1}},    {{4, 5, 30}, {0, 2}},
-    {{9001}, {}},       {{30, 70}, {0}},   {{30, 70}, {1}}};
+const std::vector<Case> kCases = {{{}, {}},
+                                  {{5}, {}},
+                                  {{5}, {0}},
+                                  {{3, 4}, {}},
+                                  {{3, 4}, {0}},
+                                  {{3, 4}, {1}},
+                                  {{3, 4}, {-1}},
+                                  {{3, 4}, {1, 0}},
+                                  {{2, 3, 4}, {0}},
+                                  {{2, 3, 4}, {1}},
+                                  {{2, 3, 4}, {-1}},
+                                  {{2, 3, 4}, {0, 2}},
+                                  {{2, 3, 4}, {2, 1}},
+                                  {{2, 3, 4}, {-3, 1}},
+                                  {{3, 1, 2}, {1}},
+                                  {{1, 1}, {0}},
+                                  {{2, 1, 2, 1, 2, 1, 2}, {0, 3, 6}},
+                                  {{4, 50, 3}, {1}},
+                                  {{4, 5, 30}, {0, 2}},
+                                  {{9001}, {}},
+                                  {{30, 70}, {0}},
+                                  {{30, 70}, {1}}};
 
 /// Cases in which results, but no elements, are missing.
 const std::vector<Case> kNoResults = {{{0, 3}, {1}}, {{2, 0, 3}, {0}}, {{2, 0, 3}, {-1}}};
 /// Cases in which results are made of nothing.
-const std::vector<Case> kNoElements = {
-    {{0}, {}}, {{0}, {0}}, {{0, 3}, {0}}, {{2, 0, 3}, {1}}, {{2, 0, 3}, {1, 2}}, {{2, 0, 3}, {}}};
+const std::vector<Case> kNoElements = {{{0}, {}},        {{0}, {0}},          {{0, 3}, {0}},
+                                       {{2, 0, 3}, {1}}, {{2, 0, 3}, {1, 2}}, {{2, 0, 3}, {}}};
 
 using Reduction_ = Tensor (*)(const Tensor&, const Axes&, bool);
 
@@ -98,36 +113,33 @@ const std::vector<Op>& reduction_table() {
     add_rows(rows, {.name = "min", .takes = Takes::any, .smooth = false}, unroll::min, naive::min,
              not_of_nothing);
     add_rows(rows, {.name = "logsumexp", .floor = 1.0}, unroll::logsumexp, naive::logsumexp, all);
-    add_rows(rows, {.name = "var", .floor = 1.0},
-             [](const Tensor& x, const Axes& axes, bool keepdim) { return var(x, axes, keepdim); },
-             [](const std::vector<double>& x) {
-               // 0 / 0 for one element, 0 / -1 for none.
-               return squared_distances(x) / (static_cast<double>(x.size()) - 1.0);
-             },
-             not_of_nothing);
-    add_rows(rows, {.name = "var", .floor = 1.0},
-             [](const Tensor& x, const Axes& axes, bool keepdim) {
-               return var(x, axes, keepdim, 0.0);
-             },
-             [](const std::vector<double>& x) {
-               return squared_distances(x) / static_cast<double>(x.size());
-             },
-             not_of_nothing);
-    add_rows(rows, {.name = "norm"},
-             [](const Tensor& x, const Axes& axes, bool keepdim) {
-               return norm(x, 2.0, axes, keepdim);
-             },
-             [](const std::vector<double>& x) { return p_norm(x, 2.0); }, all);
-    add_rows(rows, {.name = "norm"},
-             [](const Tensor& x, const Axes& axes, bool keepdim) {
-               return norm(x, 1.0, axes, keepdim);
-             },
-             [](const std::vector<double>& x) { return p_norm(x, 1.0); }, all);
-    add_rows(rows, {.name = "norm"},
-             [](const Tensor& x, const Axes& axes, bool keepdim) {
-               return norm(x, 3.0, axes, keepdim);
-             },
-             [](const std::vector<double>& x) { return p_norm(x, 3.0); }, not_of_nothing);
+    add_rows(
+        rows, {.name = "var", .floor = 1.0},
+        [](const Tensor& x, const Axes& axes, bool keepdim) { return var(x, axes, keepdim); },
+        [](const std::vector<double>& x) {
+          // 0 / 0 for one element, 0 / -1 for none.
+          return squared_distances(x) / (static_cast<double>(x.size()) - 1.0);
+        },
+        not_of_nothing);
+    add_rows(
+        rows, {.name = "var", .floor = 1.0},
+        [](const Tensor& x, const Axes& axes, bool keepdim) { return var(x, axes, keepdim, 0.0); },
+        [](const std::vector<double>& x) {
+          return squared_distances(x) / static_cast<double>(x.size());
+        },
+        not_of_nothing);
+    add_rows(
+        rows, {.name = "norm"},
+        [](const Tensor& x, const Axes& axes, bool keepdim) { return norm(x, 2.0, axes, keepdim); },
+        [](const std::vector<double>& x) { return p_norm(x, 2.0); }, all);
+    add_rows(
+        rows, {.name = "norm"},
+        [](const Tensor& x, const Axes& axes, bool keepdim) { return norm(x, 1.0, axes, keepdim); },
+        [](const std::vector<double>& x) { return p_norm(x, 1.0); }, all);
+    add_rows(
+        rows, {.name = "norm"},
+        [](const Tensor& x, const Axes& axes, bool keepdim) { return norm(x, 3.0, axes, keepdim); },
+        [](const std::vector<double>& x) { return p_norm(x, 3.0); }, not_of_nothing);
     return rows;
   }();
   return table;
@@ -138,9 +150,9 @@ const std::vector<Op>& along_table() {
   static const std::vector<Op> table = [] {
     std::vector<Op> rows;
     const std::vector<std::pair<Shape, std::int64_t>> cases = {
-        {{5}, 0},         {{3, 4}, 0},      {{3, 4}, 1},      {{3, 4}, -1},    {{2, 3, 4}, 0},
-        {{2, 3, 4}, 1},   {{2, 3, 4}, -3},  {{2, 3, 4}, -1},  {{4, 1}, 1},     {{0, 3}, 1},
-        {{2, 0, 3}, -1},  {{5, 70, 3}, 1},   {{3, 1000}, 1},    {{1000, 3}, 0}};
+        {{5}, 0},        {{3, 4}, 0},     {{3, 4}, 1},     {{3, 4}, -1},  {{2, 3, 4}, 0},
+        {{2, 3, 4}, 1},  {{2, 3, 4}, -3}, {{2, 3, 4}, -1}, {{4, 1}, 1},   {{0, 3}, 1},
+        {{2, 0, 3}, -1}, {{5, 70, 3}, 1}, {{3, 1000}, 1},  {{1000, 3}, 0}};
     for (const auto& [shape_, dim_] : cases) {
       const Shape shape = shape_;
       const std::int64_t dim = dim_, d = dim < 0 ? dim + shape.size() : dim;
@@ -152,29 +164,32 @@ const std::vector<Op>& along_table() {
                       .floor = 10.0});
       rows.push_back({.name = "softmax",
                       .run = [=](Inputs x) { return softmax(x[0], dim); },
-                      .expected = [=](Arrays x) {
-                        return naive::normalise(
-                            [](double v, double total) { return std::exp(v) / total; }, x[0], d);
-                      },
+                      .expected =
+                          [=](Arrays x) {
+                            return naive::normalise(
+                                [](double v, double total) { return std::exp(v) / total; }, x[0],
+                                d);
+                          },
                       .shapes = {{shape}}});
       rows.push_back({.name = "log_softmax",
                       .run = [=](Inputs x) { return log_softmax(x[0], dim); },
-                      .expected = [=](Arrays x) {
-                        return naive::normalise(
-                            [](double v, double total) { return v - std::log(total); }, x[0], d);
-                      },
+                      .expected =
+                          [=](Arrays x) {
+                            return naive::normalise(
+                                [](double v, double total) { return v - std::log(total); }, x[0],
+                                d);
+                          },
                       .shapes = {{shape}},
                       .floor = 1.0});
       for (bool keepdim : {false, true}) {
-        rows.push_back({.name = "argmax",
-                        .run = [=](Inputs x) { return argmax(x[0], dim, keepdim); },
-                        .expected = [=](Arrays x) {
-                          return naive::reduce(naive::argmax, x[0], {d}, keepdim);
-                        },
-                        .shapes = {{shape}},
-                        .takes = Takes::any,
-                        .differentiable = false,
-                        .result_dtype = [](DType) { return DType::i64; }});
+        rows.push_back(
+            {.name = "argmax",
+             .run = [=](Inputs x) { return argmax(x[0], dim, keepdim); },
+             .expected = [=](Arrays x) { return naive::reduce(naive::argmax, x[0], {d}, keepdim); },
+             .shapes = {{shape}},
+             .takes = Takes::any,
+             .differentiable = false,
+             .result_dtype = [](DType) { return DType::i64; }});
       }
     }
     // A dimension of nothing.
@@ -205,10 +220,14 @@ std::vector<Op> cross_entropy_table() {
     std::int64_t classes;
     std::vector<std::int64_t> list;
   };
-  const std::vector<Target> cases = {
-      {{}, 4, {2}},      {{3}, 4, {0, 3, 3}},          {{2, 3}, 3, {0, 1, 2, 2, 1, 0}},
-      {{3}, 2, {-100, 1, -100}}, {{2}, 3, {-100, -100}}, {{0}, 3, {}},
-      {{2, 1}, 1, {0, 0}}, {{4}, 5, {7, 1, 7, 4}}};
+  const std::vector<Target> cases = {{{}, 4, {2}},
+                                     {{3}, 4, {0, 3, 3}},
+                                     {{2, 3}, 3, {0, 1, 2, 2, 1, 0}},
+                                     {{3}, 2, {-100, 1, -100}},
+                                     {{2}, 3, {-100, -100}},
+                                     {{0}, 3, {}},
+                                     {{2, 1}, 1, {0, 0}},
+                                     {{4}, 5, {7, 1, 7, 4}}};
   for (const Target& c : cases) {
     const std::int64_t ignore = c.list.size() == 4 ? 7 : -100;
     const Tensor targets = from_vector(c.list, c.shape);
@@ -217,26 +236,30 @@ std::vector<Op> cross_entropy_table() {
       shape.push_back(c.classes);
       rows.push_back(
           {.name = "cross_entropy",
-           .run = [=](Inputs x) {
-             return cross_entropy(x[0], targets, {.ignore_index = ignore, .reduction = reduction});
-           },
-           .expected = [=](Arrays x) {
-             const Array logits = naive::normalise(
-                 [](double v, double total) { return v - std::log(total); }, x[0], c.shape.size());
-             Array losses{c.shape, {}};
-             double counted = 0.0;
-             for (std::size_t i = 0; i < c.list.size(); ++i) {
-               const bool counts = c.list[i] != ignore;
-               counted += counts ? 1.0 : 0.0;
-               losses.values.push_back(
-                   counts ? -logits.values[i * static_cast<std::size_t>(c.classes) +
-                                           static_cast<std::size_t>(c.list[i])]
-                          : 0.0);
-             }
-             if (reduction == Reduction::none) return losses;
-             const double total = naive::sum(losses.values);
-             return Array{{}, {reduction == Reduction::sum ? total : total / counted}};
-           },
+           .run =
+               [=](Inputs x) {
+                 return cross_entropy(x[0], targets,
+                                      {.ignore_index = ignore, .reduction = reduction});
+               },
+           .expected =
+               [=](Arrays x) {
+                 const Array logits =
+                     naive::normalise([](double v, double total) { return v - std::log(total); },
+                                      x[0], c.shape.size());
+                 Array losses{c.shape, {}};
+                 double counted = 0.0;
+                 for (std::size_t i = 0; i < c.list.size(); ++i) {
+                   const bool counts = c.list[i] != ignore;
+                   counted += counts ? 1.0 : 0.0;
+                   losses.values.push_back(
+                       counts ? -logits.values[i * static_cast<std::size_t>(c.classes) +
+                                               static_cast<std::size_t>(c.list[i])]
+                              : 0.0);
+                 }
+                 if (reduction == Reduction::none) return losses;
+                 const double total = naive::sum(losses.values);
+                 return Array{{}, {reduction == Reduction::sum ? total : total / counted}};
+               },
            .shapes = {{shape}},
            // The mean over no target is NaN, and so are its gradients.
            .floor = 1.0});
@@ -283,10 +306,18 @@ TEST_CASE("reduce: cross_entropy passes gradcheck of orders 1 and 2") {
 
 TEST_CASE("reduce: sum_to undoes a broadcast") {
   Generator generator(4);
-  for (const auto& [from, to] : std::vector<std::pair<Shape, Shape>>{
-           {{2, 3, 4}, {2, 3, 4}}, {{2, 3, 4}, {3, 4}}, {{2, 3, 4}, {3, 1}}, {{2, 3, 4}, {1}},
-           {{2, 3, 4}, {}}, {{2, 3}, {1, 3}}, {{2, 1}, {2, 1}}, {{5}, {}}, {{}, {}},
-           {{0, 3}, {3}}, {{2, 0}, {2, 1}}, {{2, 0}, {}}}) {
+  for (const auto& [from, to] : std::vector<std::pair<Shape, Shape>>{{{2, 3, 4}, {2, 3, 4}},
+                                                                     {{2, 3, 4}, {3, 4}},
+                                                                     {{2, 3, 4}, {3, 1}},
+                                                                     {{2, 3, 4}, {1}},
+                                                                     {{2, 3, 4}, {}},
+                                                                     {{2, 3}, {1, 3}},
+                                                                     {{2, 1}, {2, 1}},
+                                                                     {{5}, {}},
+                                                                     {{}, {}},
+                                                                     {{0, 3}, {3}},
+                                                                     {{2, 0}, {2, 1}},
+                                                                     {{2, 0}, {}}}) {
     CAPTURE(to_string(from));
     CAPTURE(to_string(to));
     for (DType dtype : {DType::f32, DType::f64, DType::i64}) {
@@ -307,10 +338,12 @@ TEST_CASE("reduce: sum_to undoes a broadcast") {
     const auto f = [&](const std::vector<Tensor>& xs) { return square(sum_to(xs[0], shape)); };
     CHECK(gradcheck_message(f, {x}, {.order = 2}) == "");
   }
-  CHECK_THROWS_WITH_AS(sum_to(zeros({2, 3}), {2}), "sum_to: shapes (2, 3) and (2) do not broadcast: sizes 3 and 2 differ at dimension -1",
+  CHECK_THROWS_WITH_AS(
+      sum_to(zeros({2, 3}), {2}),
+      "sum_to: shapes (2, 3) and (2) do not broadcast: sizes 3 and 2 differ at dimension -1",
+      ShapeError);
+  CHECK_THROWS_WITH_AS(sum_to(zeros({3}), {2, 3}), "sum_to: shape (2, 3) does not broadcast to (3)",
                        ShapeError);
-  CHECK_THROWS_WITH_AS(sum_to(zeros({3}), {2, 3}),
-                       "sum_to: shape (2, 3) does not broadcast to (3)", ShapeError);
   CHECK_THROWS_WITH_AS(sum_to(zeros({1}), {3}), "sum_to: shape (3) does not broadcast to (1)",
                        ShapeError);
 }
@@ -338,7 +371,8 @@ TEST_CASE("reduce: infinities and NaN are right, and nothing overflows on the wa
     CAPTURE(to_string(dtype));
     const double tolerance = dtype == DType::f32 ? 1e-6 : 1e-14;
     // Rows and, transposed, columns: both ways through the kernels.
-    const Tensor rows = tensor({{1.0, kNan, 2.0}, {-kInf, 0.0, kInf}, {-kInf, -kInf, -kInf}}, dtype);
+    const Tensor rows =
+        tensor({{1.0, kNan, 2.0}, {-kInf, 0.0, kInf}, {-kInf, -kInf, -kInf}}, dtype);
     for (bool columns : {false, true}) {
       CAPTURE(columns);
       const Tensor x = columns ? transpose(rows).clone() : rows;
@@ -420,9 +454,8 @@ TEST_CASE("reduce: sums and extremes of i64 are exact") {
 
 TEST_CASE("reduce: errors name the operation, what it was given and the rule") {
   const Tensor x = zeros({2, 3}), i = zeros({2, 3}, DType::i64);
-  CHECK_THROWS_WITH_AS(sum(x, 3),
-                       "sum: dimension 3 is out of range for shape (2, 3): expected -2 to 1",
-                       IndexError);
+  CHECK_THROWS_WITH_AS(
+      sum(x, 3), "sum: dimension 3 is out of range for shape (2, 3): expected -2 to 1", IndexError);
   CHECK_THROWS_WITH_AS(mean(x, {0, -3}),
                        "mean: dimension -3 is out of range for shape (2, 3): expected -2 to 1",
                        IndexError);
@@ -434,15 +467,14 @@ TEST_CASE("reduce: errors name the operation, what it was given and the rule") {
   CHECK_THROWS_WITH_AS(softmax(x, 2),
                        "softmax: dimension 2 is out of range for shape (2, 3): expected -2 to 1",
                        IndexError);
-  CHECK_THROWS_WITH_AS(log_softmax(x, -3),
-                       "log_softmax: dimension -3 is out of range for shape (2, 3): expected -2 to 1",
-                       IndexError);
+  CHECK_THROWS_WITH_AS(
+      log_softmax(x, -3),
+      "log_softmax: dimension -3 is out of range for shape (2, 3): expected -2 to 1", IndexError);
   CHECK_THROWS_WITH_AS(cumsum(x, 2),
                        "cumsum: dimension 2 is out of range for shape (2, 3): expected -2 to 1",
                        IndexError);
-  CHECK_THROWS_WITH_AS(var(x, 5),
-                       "var: dimension 5 is out of range for shape (2, 3): expected -2 to 1",
-                       IndexError);
+  CHECK_THROWS_WITH_AS(
+      var(x, 5), "var: dimension 5 is out of range for shape (2, 3): expected -2 to 1", IndexError);
   CHECK_THROWS_WITH_AS(norm(x, 2.0, 5),
                        "norm: dimension 5 is out of range for shape (2, 3): expected -2 to 1",
                        IndexError);

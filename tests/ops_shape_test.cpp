@@ -26,9 +26,14 @@ Op view_of(const char* name, const Shape& shape, std::function<Tensor(const Tens
 
 std::vector<Op> view_table() {
   std::vector<Op> rows;
-  for (const auto& [shape, d0, d1] : std::vector<std::tuple<Shape, std::int64_t, std::int64_t>>{
-           {{3, 4}, 0, 1}, {{3, 4}, -1, -2}, {{2, 3, 4}, 0, 2}, {{2, 3, 4}, 1, 1}, {{5}, 0, -1},
-           {{0, 3}, 0, 1}, {{2, 1, 2, 1, 2, 1, 2}, 0, 5}}) {
+  for (const auto& [shape, d0, d1] :
+       std::vector<std::tuple<Shape, std::int64_t, std::int64_t>>{{{3, 4}, 0, 1},
+                                                                  {{3, 4}, -1, -2},
+                                                                  {{2, 3, 4}, 0, 2},
+                                                                  {{2, 3, 4}, 1, 1},
+                                                                  {{5}, 0, -1},
+                                                                  {{0, 3}, 0, 1},
+                                                                  {{2, 1, 2, 1, 2, 1, 2}, 0, 5}}) {
     const std::int64_t a = d0, b = d1, n = shape.size();
     rows.push_back(view_of(
         "transpose", shape, [=](const Tensor& x) { return transpose(x, a, b); },
@@ -51,9 +56,13 @@ std::vector<Op> view_table() {
         [=](const Array& x) { return naive::permute(x, expected_by); }));
   }
 
-  for (const auto& [shape, dims, plain] : std::vector<std::tuple<Shape, Shape, Shape>>{
-           {{5}, {0}, {0}}, {{3, 4}, {1}, {1}}, {{3, 4}, {0, -1}, {0, 1}}, {{2, 0, 3}, {1, 2}, {1, 2}},
-           {{2, 3, 2}, {-2}, {1}}, {{1}, {0}, {0}}}) {
+  for (const auto& [shape, dims, plain] :
+       std::vector<std::tuple<Shape, Shape, Shape>>{{{5}, {0}, {0}},
+                                                    {{3, 4}, {1}, {1}},
+                                                    {{3, 4}, {0, -1}, {0, 1}},
+                                                    {{2, 0, 3}, {1, 2}, {1, 2}},
+                                                    {{2, 3, 2}, {-2}, {1}},
+                                                    {{1}, {0}, {0}}}) {
     const Axes axes(dims);
     const Shape expected_dims = plain;
     rows.push_back(view_of(
@@ -61,10 +70,18 @@ std::vector<Op> view_table() {
         [=](const Array& x) { return naive::flip(x, expected_dims); }));
   }
 
-  for (const auto& [from, to] : std::vector<std::pair<Shape, Shape>>{
-           {{}, {}}, {{}, {3}}, {{}, {2, 3}}, {{4}, {3, 4}}, {{3, 1}, {3, 4}}, {{3, 1}, {2, 3, 4}},
-           {{1}, {0}}, {{3, 1}, {3, 0}}, {{0}, {2, 0}}, {{2, 3}, {2, 3}},
-           {{1, 2, 1}, {2, 1, 2, 1, 2, 1, 2, 3}}}) {
+  for (const auto& [from, to] :
+       std::vector<std::pair<Shape, Shape>>{{{}, {}},
+                                            {{}, {3}},
+                                            {{}, {2, 3}},
+                                            {{4}, {3, 4}},
+                                            {{3, 1}, {3, 4}},
+                                            {{3, 1}, {2, 3, 4}},
+                                            {{1}, {0}},
+                                            {{3, 1}, {3, 0}},
+                                            {{0}, {2, 0}},
+                                            {{2, 3}, {2, 3}},
+                                            {{1, 2, 1}, {2, 1, 2, 1, 2, 1, 2, 3}}}) {
     const Shape shape = to;
     rows.push_back(view_of(
         "broadcast_to", from, [=](const Tensor& x) { return broadcast_to(x, shape); },
@@ -118,7 +135,8 @@ void check_reshape(const Op& op) {
   for (DType dtype : {DType::f32, DType::f64, DType::i64}) {
     for (Layout layout : kLayouts) {
       INFO("from ", to_string(op.shapes[0][0]), ", layout ", to_string(layout));
-      const Tensor x = lay_out(random_tensor(op.shapes[0][0], {-9.0, 9.0}, dtype, generator), layout);
+      const Tensor x =
+          lay_out(random_tensor(op.shapes[0][0], {-9.0, 9.0}, dtype, generator), layout);
       const Tensor y = op.run({x});
       CHECK(y.dtype() == dtype);
       CHECK(difference(y, op.expected({to_array(x)}), 0.0) == "");
@@ -137,8 +155,13 @@ std::vector<Op> reshape_table() {
   }
   for (const auto& [from, start, end, to] :
        std::vector<std::tuple<Shape, std::int64_t, std::int64_t, Shape>>{
-           {{}, 0, -1, {1}}, {{5}, 0, -1, {5}}, {{2, 3, 4}, 0, -1, {24}}, {{2, 3, 4}, 1, 2, {2, 12}},
-           {{2, 3, 4}, 0, 1, {6, 4}}, {{2, 3, 4}, -2, -2, {2, 3, 4}}, {{2, 0, 3}, 0, 1, {0, 3}}}) {
+           {{}, 0, -1, {1}},
+           {{5}, 0, -1, {5}},
+           {{2, 3, 4}, 0, -1, {24}},
+           {{2, 3, 4}, 1, 2, {2, 12}},
+           {{2, 3, 4}, 0, 1, {6, 4}},
+           {{2, 3, 4}, -2, -2, {2, 3, 4}},
+           {{2, 0, 3}, 0, 1, {0, 3}}}) {
     const std::int64_t first = start, last = end;
     const Shape result = to;
     rows.push_back({.name = "flatten",
@@ -154,14 +177,14 @@ std::vector<Op> join_table() {
   const auto add = [&](const char* name, const std::vector<Shape>& shapes, std::int64_t dim,
                        std::int64_t plain) {
     const bool stacks = std::string(name) == "stack";
-    rows.push_back(
-        {.name = name,
-         .run = [=](Inputs x) { return stacks ? stack(x, dim) : concatenate(x, dim); },
-         .expected = [=](Arrays x) {
-           return stacks ? naive::stack(x, plain) : naive::concatenate(x, plain);
-         },
-         .shapes = {shapes},
-         .takes = Takes::any});
+    rows.push_back({.name = name,
+                    .run = [=](Inputs x) { return stacks ? stack(x, dim) : concatenate(x, dim); },
+                    .expected =
+                        [=](Arrays x) {
+                          return stacks ? naive::stack(x, plain) : naive::concatenate(x, plain);
+                        },
+                    .shapes = {shapes},
+                    .takes = Takes::any});
   };
   add("concatenate", {{3}}, 0, 0);
   add("concatenate", {{3}, {2}, {4}}, 0, 0);
@@ -281,11 +304,11 @@ TEST_CASE("shape: errors name the operation, what it was given and the rule") {
   CHECK_THROWS_WITH_AS(reshape(zeros({0, 3}), {0, -1}),
                        "reshape: -1 in (0, -1) may stand for any size: (0, 3) has no elements",
                        ShapeError);
-  CHECK_THROWS_WITH_AS(
-      flatten(y, 2, 1),
-      "flatten: dimension 2 comes after 1", ShapeError);
-  CHECK_THROWS_WITH_AS(flatten(y, 3), "flatten: dimension 3 is out of range for shape (2, 3, 4): "
-                                      "expected -3 to 2", IndexError);
+  CHECK_THROWS_WITH_AS(flatten(y, 2, 1), "flatten: dimension 2 comes after 1", ShapeError);
+  CHECK_THROWS_WITH_AS(flatten(y, 3),
+                       "flatten: dimension 3 is out of range for shape (2, 3, 4): "
+                       "expected -3 to 2",
+                       IndexError);
   CHECK_THROWS_WITH_AS(squeeze(x, 1), "squeeze: dimension 1 of shape (2, 3) has size 3, not 1",
                        ShapeError);
   CHECK_THROWS_WITH_AS(squeeze(x, 2),
@@ -309,25 +332,30 @@ TEST_CASE("shape: errors name the operation, what it was given and the rule") {
   CHECK_THROWS_WITH_AS(permute(y, {0, 1, 3}),
                        "permute: dimension 3 is out of range for shape (2, 3, 4): expected -3 to 2",
                        IndexError);
-  CHECK_THROWS_WITH_AS(broadcast_to(x, {3, 2}), "broadcast_to: shapes (2, 3) and (3, 2) do not "
-                       "broadcast: sizes 3 and 2 differ at dimension -1", ShapeError);
+  CHECK_THROWS_WITH_AS(broadcast_to(x, {3, 2}),
+                       "broadcast_to: shapes (2, 3) and (3, 2) do not "
+                       "broadcast: sizes 3 and 2 differ at dimension -1",
+                       ShapeError);
   CHECK_THROWS_WITH_AS(broadcast_to(x, {3}), "broadcast_to: shape (2, 3) does not broadcast to (3)",
                        ShapeError);
   CHECK_THROWS_WITH_AS(broadcast_to(x, {2, 1}),
                        "broadcast_to: shape (2, 3) does not broadcast to (2, 1)", ShapeError);
-  CHECK_THROWS_WITH_AS(broadcast_to(zeros({1}), {-1}),
-                       "broadcast_to: negative size in shape (-1)", ShapeError);
+  CHECK_THROWS_WITH_AS(broadcast_to(zeros({1}), {-1}), "broadcast_to: negative size in shape (-1)",
+                       ShapeError);
   CHECK_THROWS_WITH_AS(flip(x, {0, -2}), "flip: dimension -2 is named twice", ShapeError);
   CHECK_THROWS_WITH_AS(flip(x, 2),
                        "flip: dimension 2 is out of range for shape (2, 3): expected -2 to 1",
                        IndexError);
   CHECK_THROWS_WITH_AS(concatenate({}), "concatenate: needs one tensor or more", ShapeError);
-  CHECK_THROWS_WITH_AS(concatenate({zeros({})}), "concatenate: dimension 0 is out of range for a "
-                                                 "scalar", IndexError);
-  CHECK_THROWS_WITH_AS(concatenate({x, zeros({2, 4})}),
-                       "concatenate: tensor 1 has shape (2, 4), tensor 0 has (2, 3): they must agree "
-                       "but for dimension 0",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(concatenate({zeros({})}),
+                       "concatenate: dimension 0 is out of range for a "
+                       "scalar",
+                       IndexError);
+  CHECK_THROWS_WITH_AS(
+      concatenate({x, zeros({2, 4})}),
+      "concatenate: tensor 1 has shape (2, 4), tensor 0 has (2, 3): they must agree "
+      "but for dimension 0",
+      ShapeError);
   CHECK_THROWS_WITH_AS(concatenate({x, x, zeros({3})}, 1),
                        "concatenate: tensor 2 has shape (3), tensor 0 has (2, 3): they must agree "
                        "but for dimension 1",

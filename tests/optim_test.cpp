@@ -5,10 +5,8 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <fstream>
 #include <limits>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -16,18 +14,13 @@
 #include "framework/ops.h"
 #include "framework/random.h"
 #include "tests/compare.h"
+#include "tests/reference.h"
 
 using namespace unroll;
 
 namespace {
 
 using Json = nlohmann::json;
-
-Tensor read_tensor(const Json& json, DType dtype) {
-  return from_vector(json["data"].get<std::vector<double>>(),
-                     Shape(json["shape"].get<std::vector<std::int64_t>>()))
-      .to(dtype);
-}
 
 std::unique_ptr<Optimizer> make_optimizer(const Json& test, std::vector<Tensor> parameters) {
   const Json& options = test["options"];
@@ -68,10 +61,8 @@ NamedTensors copy_of(const NamedTensors& state) {
 }  // namespace
 
 TEST_CASE("optim: 20 steps end where PyTorch's do") {
-  std::ifstream file(UNROLL_SOURCE_DIR "/tests/reference/optim.json");
-  REQUIRE(file.good());
   int cases = 0;
-  for (const Json& test : Json::parse(file)) {
+  for (const Json& test : read_reference("optim.json")) {
     for (const DType dtype : {DType::f32, DType::f64}) {
       CAPTURE(test["optimizer"].dump());
       CAPTURE(test["options"].dump());

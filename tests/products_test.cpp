@@ -31,9 +31,7 @@ struct Repeated {
     for (std::int64_t t = 0; t < x.size(0); ++t) total = total + sum(matmul(x[t], use(w)) * g[t]);
     return total;
   }
-  Tensor expected() const {
-    return matmul(transpose(reshape(x, {-1, 5})), reshape(g, {-1, 7}));
-  }
+  Tensor expected() const { return matmul(transpose(reshape(x, {-1, 5})), reshape(g, {-1, 7})); }
 };
 
 const auto as_it_is = [](const Tensor& w) { return w; };

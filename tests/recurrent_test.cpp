@@ -7,9 +7,7 @@
 
 #include <array>
 #include <cmath>
-#include <fstream>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -17,6 +15,7 @@
 #include "framework/gradcheck.h"
 #include "framework/random.h"
 #include "tests/compare.h"
+#include "tests/reference.h"
 
 using namespace unroll;
 
@@ -53,12 +52,6 @@ Tensor weighted(const ScanResult<State>& result, const std::vector<Tensor>& seed
 namespace {
 
 using Json = nlohmann::json;
-
-Tensor read_tensor(const Json& json, DType dtype) {
-  return from_vector(json["data"].get<std::vector<double>>(),
-                     Shape(json["shape"].get<std::vector<std::int64_t>>()))
-      .to(dtype);
-}
 
 /// Runs one reference case; every number must agree to `tolerance`.
 template <class M>
@@ -103,10 +96,8 @@ void compare_with_pytorch(M module, const Json& test, DType dtype, double tolera
 }  // namespace
 
 TEST_CASE("recurrent: values and all gradients equal PyTorch's") {
-  std::ifstream file(UNROLL_SOURCE_DIR "/tests/reference/recurrent.json");
-  REQUIRE(file.good());
   int cases = 0;
-  for (const Json& test : Json::parse(file)) {
+  for (const Json& test : read_reference("recurrent.json")) {
     const std::string kind = test["cell"];
     const bool bias = test["bias"];
     const std::int64_t in = test["input_size"];
@@ -674,7 +665,7 @@ TEST_CASE("recurrent: splitting the batch changes neither outputs nor gradients"
   for (std::size_t i = 0; i < g.size(); ++i) CHECK(max_difference(sums[i], g[i]) < 1e-12);
 }
 
-TEST_CASE("recurrent: a state carried on continues the sequence; detached, the gradient stops") {
+TEST_CASE("recurrent: a state carried on continues the sequence, and detached the gradient stops") {
   manual_seed(28);
   const GRU gru = f64(GRU(3, 4));
   const Tensor xs = random_leaf({6, 2, 3});
@@ -839,7 +830,7 @@ TEST_CASE("scan: a user's cell passes gradcheck like any other") {
   CHECK(gradcheck_message(f, inputs, {.order = 2}) == "");
 }
 
-TEST_CASE("scan: token ids go in where the projection takes them; children keep their names") {
+TEST_CASE("scan: token ids go in where the projection takes them, and children keep their names") {
   manual_seed(32);
   const Recurrent module{TokenCell()};
   CHECK(module.named_parameters()[0].first == "embed_l0.weight");

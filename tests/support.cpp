@@ -22,9 +22,7 @@ Array to_array(const Tensor& x) {
   return result;
 }
 
-Tensor to_tensor(const Array& x, DType dtype) {
-  return from_vector(x.values, x.shape).to(dtype);
-}
+Tensor to_tensor(const Array& x, DType dtype) { return from_vector(x.values, x.shape).to(dtype); }
 
 std::string difference(const Tensor& actual, const Array& expected, double tolerance,
                        double floor) {
@@ -211,7 +209,8 @@ void check_gradients(const Op& op) {
     for_each_layout(inputs.size(), [&](std::size_t layout, std::size_t shift) {
       if (!op.smooth) {
         for (std::size_t i = 0; i < inputs.size(); ++i)
-          if (kLayouts[(layout + i * shift) % std::size(kLayouts)] >= Layout::first_repeated) return;
+          if (kLayouts[(layout + i * shift) % std::size(kLayouts)] >= Layout::first_repeated)
+            return;
       }
       const auto f = [&](const std::vector<Tensor>& xs) {
         return op.run(lay_out_all(xs, layout, shift));

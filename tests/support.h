@@ -76,16 +76,15 @@ bool shares_memory(const Tensor& a, const Tensor& b);
 /// How the elements of a tensor lie in memory.
 enum class Layout {
   contiguous,
-  offset,      ///< contiguous from an odd address on
-  transposed,  ///< the first dimension innermost
-  stepped,     ///< every second element
-  flipped,     ///< back to front, all strides negative
+  offset,          ///< contiguous from an odd address on
+  transposed,      ///< the first dimension innermost
+  stepped,         ///< every second element
+  flipped,         ///< back to front, all strides negative
   first_repeated,  ///< the first dimension has stride 0; changes the values
   last_repeated,   ///< the last dimension has stride 0; changes the values
 };
-inline constexpr Layout kLayouts[] = {Layout::contiguous,     Layout::offset,
-                                      Layout::transposed,     Layout::stepped,
-                                      Layout::flipped,        Layout::first_repeated,
+inline constexpr Layout kLayouts[] = {Layout::contiguous,   Layout::offset,  Layout::transposed,
+                                      Layout::stepped,      Layout::flipped, Layout::first_repeated,
                                       Layout::last_repeated};
 std::string to_string(Layout layout);
 

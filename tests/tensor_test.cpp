@@ -102,11 +102,11 @@ TEST_CASE("tensor: makers give shape, dtype and values") {
     for (const Shape& shape : {Shape{}, Shape{3}, Shape{0}, Shape{2, 3}, Shape{2, 0, 3},
                                Shape{1, 2, 1, 2, 1, 2, 1, 2}}) {
       const auto n = static_cast<std::size_t>(shape.numel());
-      for (const auto& [x, value] : {std::pair{zeros(shape, dtype), 0.0},
-                                     std::pair{ones(shape, dtype), 1.0},
-                                     std::pair{full(shape, -7.0, dtype), -7.0},
-                                     std::pair{zeros_like(ones(shape, dtype)), 0.0},
-                                     std::pair{ones_like(zeros(shape, dtype)), 1.0}}) {
+      for (const auto& [x, value] :
+           {std::pair{zeros(shape, dtype), 0.0}, std::pair{ones(shape, dtype), 1.0},
+            std::pair{full(shape, -7.0, dtype), -7.0},
+            std::pair{zeros_like(ones(shape, dtype)), 0.0},
+            std::pair{ones_like(zeros(shape, dtype)), 1.0}}) {
         CHECK(x.shape() == shape);
         CHECK(x.dtype() == dtype);
         CHECK(x.dim() == shape.size());
@@ -216,8 +216,8 @@ TEST_CASE("tensor: layouts are what their names say, and to_vector reads all of 
   Generator generator(1);
   for (DType dtype : kDTypes) {
     CAPTURE(to_string(dtype));
-    for (const Shape& shape : {Shape{}, Shape{5}, Shape{3, 4}, Shape{2, 3, 4}, Shape{0}, Shape{2, 0},
-                               Shape{1, 2, 1, 3, 1, 2, 1, 2}}) {
+    for (const Shape& shape : {Shape{}, Shape{5}, Shape{3, 4}, Shape{2, 3, 4}, Shape{0},
+                               Shape{2, 0}, Shape{1, 2, 1, 3, 1, 2, 1, 2}}) {
       const Tensor x = random_tensor(shape, {-9.0, 9.0}, dtype, generator);
       for (Layout layout : kLayouts) {
         INFO(to_string(layout));
@@ -339,7 +339,8 @@ TEST_CASE("tensor: writes in place refuse what does not fit") {
   CHECK(values(x) == std::vector<double>(6, 0.0));
 }
 
-TEST_CASE("tensor: a leaf that requires a gradient, and what was made from it, guard their values") {
+TEST_CASE(
+    "tensor: a leaf that requires a gradient, and what was made from it, guard their values") {
   Tensor w = ones({2, 2}).requires_grad_();
   Tensor y = w * 2.0;
   Tensor row = w[0];
@@ -352,19 +353,20 @@ TEST_CASE("tensor: a leaf that requires a gradient, and what was made from it, g
   CHECK_THROWS_WITH_AS(w.mul_(2.0), ("mul_" + leaf).c_str(), GraphError);
   CHECK_THROWS_WITH_AS(w.write<float>(), ("write" + leaf).c_str(), GraphError);
   CHECK_THROWS_WITH_AS(
-      y.fill_(1.0),
-      "fill_: the tensor is the result of mul on the tape; write into a detached one", GraphError);
+      y.fill_(1.0), "fill_: the tensor is the result of mul on the tape; write into a detached one",
+      GraphError);
   CHECK_THROWS_WITH_AS(
       row.mul_(2.0),
-      "mul_: the tensor is the result of select on the tape; write into a detached one", GraphError);
+      "mul_: the tensor is the result of select on the tape; write into a detached one",
+      GraphError);
   {
     NoGrad no_grad;
     w.mul_(3.0);
     w[1].fill_(7.0);
     w.write<float>()[0] = 5.0f;
     CHECK_THROWS_WITH_AS(
-        y.mul_(2.0),
-        "mul_: the tensor is the result of mul on the tape; write into a detached one", GraphError);
+        y.mul_(2.0), "mul_: the tensor is the result of mul on the tape; write into a detached one",
+        GraphError);
   }
   CHECK(values(w) == std::vector{5.0, 3.0, 7.0, 7.0});
   w.detach().zero_();

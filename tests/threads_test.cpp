@@ -136,6 +136,23 @@ TEST_CASE("[thread] several threads take gradients of one model's weights with g
   CHECK(equal == std::vector<int>(3, 25));
 }
 
+TEST_CASE("[thread] many short sweeps at once over one leaf do not meet in it") {
+  const Tensor w = ones({4, 4}, DType::f64).requires_grad_();
+  const Tensor x = ones({2, 4}, DType::f64);
+  const auto gradient = [&] {
+    Tensor h = x;
+    for (int t = 0; t < 3; ++t) h = matmul(h * 0.1, w) + h * 0.1;
+    return sum(grad(sum(h), w)).item();
+  };
+  const double expected = gradient();
+  std::vector<int> equal(3, 0);
+  at_once(3, [&](int i) {
+    for (int k = 0; k < 3000; ++k)
+      if (gradient() == expected) ++equal[static_cast<std::size_t>(i)];
+  });
+  CHECK(equal == std::vector<int>(3, 3000));
+}
+
 TEST_CASE("[thread] large operations of several threads at once give the same bits") {
   Generator generator(5);
   const Tensor a = uniform({260, 200}, -1.0, 1.0, DType::f32, generator);

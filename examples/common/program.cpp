@@ -32,7 +32,7 @@ int fail(const CLI::App& app, const std::string& message, int code) {
 int run(CLI::App& app, const std::vector<std::string>& arguments,
         const std::function<int()>& body) {
   try {
-    parse_again(app, arguments);
+    parse(app, arguments);
     const int code = body();
     return flush_output() ? code : fail(app, "the output could not be written", 1);
   } catch (const CLI::ParseError& error) {
@@ -51,7 +51,7 @@ int run(CLI::App& app, int argc, char** argv, const std::function<int()>& body) 
   return run(app, std::vector<std::string>(argv + 1, argv + argc), body);
 }
 
-void parse_again(CLI::App& app, std::vector<std::string> arguments) {
+void parse(CLI::App& app, std::vector<std::string> arguments) {
   std::reverse(arguments.begin(), arguments.end());  // what CLI11 asks for
   app.parse(std::move(arguments));
 }

@@ -15,9 +15,9 @@ namespace examples {
 int run(CLI::App& app, const std::vector<std::string>& arguments, const std::function<int()>& body);
 int run(CLI::App& app, int argc, char** argv, const std::function<int()>& body);
 
-/// Parses once more inside of `body`: options that are not given keep the values that their
-/// variables have now.
-void parse_again(CLI::App& app, std::vector<std::string> arguments);
+/// What run() does first. Once more inside of `body`, options that are not given keep the values
+/// that their variables have by then.
+void parse(CLI::App& app, std::vector<std::string> arguments);
 
 /// Throws FileError unless a file can be made at `path`: better before an hour of training than
 /// after it.

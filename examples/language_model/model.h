@@ -27,13 +27,13 @@ struct Config {
   double dropout = 0;
   std::string init;
   std::optional<double> forget_bias;
-  std::int64_t batch = 32, steps = 35;
+  std::int64_t batch = 16, steps = 35;
   std::string sampling = "sequential";
   std::string optimizer = "adam";
   std::optional<double> lr;
   double momentum = 0, clip = 1, lr_decay = 1;
   std::int64_t lr_decay_after = 0;
-  std::int64_t epochs = 30;
+  std::int64_t epochs = 80;
   std::uint64_t seed = 0;
   std::string log, plot = "language_model.svg";
 
@@ -61,7 +61,7 @@ struct Config {
     option("sampling", sampling, "windows at random, or in sequence with the state carried on",
            IsMember({"random", "sequential"}));
     option("optimizer", optimizer, "", IsMember({"sgd", "adam"}));
-    option("lr", lr, "learning rate (default: 0.003 for adam, 1 for sgd)", above(0));
+    option("lr", lr, "learning rate (default: 0.002 for adam, 1 for sgd)", above(0));
     option("momentum", momentum, "of sgd", at_least(0));
     option("clip", clip, "largest norm of the gradient; 0: any", at_least(0));
     option("lr-decay", lr_decay, "factor on the learning rate for each epoch ...", at_least(0));

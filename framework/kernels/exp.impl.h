@@ -86,7 +86,7 @@ template <class T, class Arch, class C = ExpConstants<T>>
   return xsimd::select(normal, y, xsimd::select(x < V(C::kLowest), V(T(0)), beyond));
 }
 
-/// tanh(x) = t / (t + 2) with t = e^(2|x|) - 1, and the sign of x, to within 2.5 ulp also near 0.
+/// tanh(x) = t / (t + 2) with t = e^(2|x|) - 1, and the sign of x, to within 3 ulp also near 0.
 template <class T, class Arch, class C = ExpConstants<T>>
 [[gnu::always_inline]] inline xsimd::batch<T, Arch> tanh_of(const xsimd::batch<T, Arch>& x) {
   using V = xsimd::batch<T, Arch>;

@@ -15,18 +15,21 @@ Tensor select(const Tensor& x, std::int64_t dim, std::int64_t index) {
   const std::int64_t d = wrap_dim("select", dim, x.shape());
   const std::int64_t size = x.shape()[d];
   if (index < -size || index >= size)
-    fail<IndexError>("select: index {} is out of range for size {} of dimension {}", index, size, d);
+    fail<IndexError>("select: index {} is out of range for size {} of dimension {}", index, size,
+                     d);
   const std::int64_t i = index < 0 ? index + size : index;
   Shape shape = x.shape(), strides = x.strides();
   const std::int64_t offset = x.impl().offset + i * strides[d];
   shape.erase(d);
   strides.erase(d);
-  return record("select", {x}, detail::view(x, std::move(shape), std::move(strides), offset),
-                Keep::none, [d, i](Back& back) {
-                  const auto take = [d, i](const Tensor& whole) { return select(whole, d, i); };
-                  back.add_part(
-                      0, [&](const Tensor& whole, const Tensor& g) { detail::accumulate(take(whole), g); }, take);
-                });
+  return record(
+      "select", {x}, detail::view(x, std::move(shape), std::move(strides), offset), Keep::none,
+      [d, i](Back& back) {
+        const auto take = [d, i](const Tensor& whole) { return select(whole, d, i); };
+        back.add_part(
+            0, [&](const Tensor& whole, const Tensor& g) { detail::accumulate(take(whole), g); },
+            take);
+      });
 }
 
 namespace {
@@ -38,14 +41,16 @@ Tensor strided(const char* op, const Tensor& x, std::int64_t d, std::int64_t sta
   const std::int64_t offset = x.impl().offset + start * strides[d];
   shape[d] = length;
   strides[d] *= step;
-  return record(op, {x}, detail::view(x, std::move(shape), std::move(strides), offset), Keep::none,
-                [=](Back& back) {
-                  const auto take = [=](const Tensor& whole) {
-                    return strided(op, whole, d, start, length, step);
-                  };
-                  back.add_part(
-                      0, [&](const Tensor& whole, const Tensor& g) { detail::accumulate(take(whole), g); }, take);
-                });
+  return record(
+      op, {x}, detail::view(x, std::move(shape), std::move(strides), offset), Keep::none,
+      [=](Back& back) {
+        const auto take = [=](const Tensor& whole) {
+          return strided(op, whole, d, start, length, step);
+        };
+        back.add_part(
+            0, [&](const Tensor& whole, const Tensor& g) { detail::accumulate(take(whole), g); },
+            take);
+      });
 }
 
 }  // namespace
@@ -66,8 +71,8 @@ Tensor narrow(const Tensor& x, std::int64_t dim, std::int64_t start, std::int64_
   const std::int64_t d = wrap_dim("narrow", dim, x.shape());
   const std::int64_t size = x.shape()[d];
   if (start < 0 || length < 0 || start > size - length)
-    fail<IndexError>("narrow: {} elements from {} are out of range for size {} of dimension {}", length,
-                     start, size, d);
+    fail<IndexError>("narrow: {} elements from {} are out of range for size {} of dimension {}",
+                     length, start, size, d);
   return strided("narrow", x, d, start, length, 1);
 }
 
@@ -229,9 +234,10 @@ Tensor gather(const Tensor& x, std::int64_t dim, const Tensor& index) {
   for (std::int64_t k = 0; fits && k < x.dim(); ++k)
     fits = k == d || index.shape()[k] <= x.shape()[k];
   if (!fits)
-    fail<ShapeError>("gather: index {} does not fit {}: same rank, and no size but that of dimension "
-                     "{} larger",
-                     index.shape(), x.shape(), d);
+    fail<ShapeError>(
+        "gather: index {} does not fit {}: same rank, and no size but that of dimension "
+        "{} larger",
+        index.shape(), x.shape(), d);
   check_indices("gather", index, x.shape()[d]);
   return gathered(x, d, own(index));
 }
@@ -254,7 +260,8 @@ Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype) {
 namespace {
 
 Tensor triangle(const char* op, const Tensor& x, std::int64_t diagonal, bool lower) {
-  if (x.dim() < 2) fail<ShapeError>("{}: needs two dimensions or more, got shape {}", op, x.shape());
+  if (x.dim() < 2)
+    fail<ShapeError>("{}: needs two dimensions or more, got shape {}", op, x.shape());
   Tensor value = empty(x.shape(), x.dtype());
   detail::copy_into(value, x);
   const std::int64_t rows = x.size(-2), columns = x.size(-1);
@@ -263,7 +270,8 @@ Tensor triangle(const char* op, const Tensor& x, std::int64_t diagonal, bool low
       T* out = detail::overwrite<T>(value);
       for (std::int64_t r = 0; r < value.numel() / columns; ++r, out += columns) {
         // Column j of row i is kept while j - i <= diagonal (lower) or >= diagonal (upper).
-        const std::int64_t edge = std::clamp<std::int64_t>(r % rows + diagonal + (lower ? 1 : 0), 0, columns);
+        const std::int64_t edge =
+            std::clamp<std::int64_t>(r % rows + diagonal + (lower ? 1 : 0), 0, columns);
         if (lower)
           std::fill(out + edge, out + columns, T{0});
         else
@@ -271,9 +279,8 @@ Tensor triangle(const char* op, const Tensor& x, std::int64_t diagonal, bool low
       }
     });
   }
-  return record(op, {x}, std::move(value), Keep::none, [=](Back& back) {
-    back.add(0, triangle(op, back.grad, diagonal, lower));
-  });
+  return record(op, {x}, std::move(value), Keep::none,
+                [=](Back& back) { back.add(0, triangle(op, back.grad, diagonal, lower)); });
 }
 
 }  // namespace

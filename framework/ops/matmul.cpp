@@ -49,7 +49,9 @@ Tensor multiply(const Tensor& a, const Tensor& b) {
   return out;
 }
 
-Shape leading(const Tensor& x) { return Shape(x.shape().data(), static_cast<std::size_t>(x.dim() - 2)); }
+Shape leading(const Tensor& x) {
+  return Shape(x.shape().data(), static_cast<std::size_t>(x.dim() - 2));
+}
 
 Tensor with_leading(const Tensor& x, Shape shape) {
   shape.push_back(x.size(-2));
@@ -77,14 +79,14 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
     Shape shape = a.shape();
     shape[a.dim() - 1] = b.size(1);
     const std::int64_t rows = a.numel() / std::max<std::int64_t>(a.size(-1), 1);
-    if (a.size(-1) > 0)
-      return reshape(matmul(reshape(a, {rows, a.size(-1)}), b), shape);
+    if (a.size(-1) > 0) return reshape(matmul(reshape(a, {rows, a.size(-1)}), b), shape);
   }
   Tensor value;
   if (a.dim() == 2 && b.dim() == 2) {
     value = multiply(a, b);
   } else {
-    const Shape batch = detail::broadcast_shapes("matmul: leading dimensions", leading(a), leading(b));
+    const Shape batch =
+        detail::broadcast_shapes("matmul: leading dimensions", leading(a), leading(b));
     value = multiply(with_leading(a, batch), with_leading(b, batch));
   }
   return record("matmul", {a, b}, std::move(value), Keep::inputs, [](Back& back) {

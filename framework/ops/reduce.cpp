@@ -24,8 +24,7 @@ struct Plan {
   Shape shape;          ///< the result's shape without them
   std::int64_t count;   ///< elements that go into one result
 
-  Plan(const char* op, const Tensor& x, const Axes& axes)
-      : keepdim_shape(x.shape()), count(1) {
+  Plan(const char* op, const Tensor& x, const Axes& axes) : keepdim_shape(x.shape()), count(1) {
     Shape named;  // 1 where a dimension is, otherwise 0
     named.resize(x.dim());
     for (std::int64_t axis : axes.list()) {
@@ -64,9 +63,9 @@ T reduce_row(Kind kind, std::int64_t n, const T* x) {
   if constexpr (std::is_same_v<T, std::int64_t>) {
     T result = start<T>(kind);
     for (std::int64_t i = 0; i < n; ++i)
-      result = kind == Kind::sum ? result + x[i]
-                                 : (kind == Kind::max ? std::max(result, x[i])
-                                                      : std::min(result, x[i]));
+      result = kind == Kind::sum
+                   ? result + x[i]
+                   : (kind == Kind::max ? std::max(result, x[i]) : std::min(result, x[i]));
     return result;
   } else {
     const auto& k = kernels::float_kernels<T>();
@@ -123,7 +122,8 @@ Tensor reduce(Kind kind, const Tensor& x, const Plan& plan) {
     const T* in = detail::read<T>(rows);
     T* result = detail::overwrite<T>(out);
     const std::int64_t n = out.numel();
-    for (std::int64_t i = 0; i < n; ++i) result[i] = reduce_row(kind, plan.count, in + i * plan.count);
+    for (std::int64_t i = 0; i < n; ++i)
+      result[i] = reduce_row(kind, plan.count, in + i * plan.count);
   });
   return out;
 }
@@ -187,7 +187,8 @@ Tensor argmax(const Tensor& x, std::int64_t dim, bool keepdim) {
   const Tensor rows = detail::dense(transpose(x.detach(), d, -1));
   Tensor out = empty(plan.result(true), DType::i64);
   // Row by row of x with `dim` last; the result is put back into x's order of dimensions.
-  Tensor found = empty(rows.size(-1) == 0 ? Shape{0} : Shape{rows.numel() / rows.size(-1)}, DType::i64);
+  Tensor found =
+      empty(rows.size(-1) == 0 ? Shape{0} : Shape{rows.numel() / rows.size(-1)}, DType::i64);
   detail::dispatch(x.dtype(), [&]<class T>(T) {
     const T* in = detail::read<T>(rows);
     std::int64_t* result = detail::overwrite<std::int64_t>(found);
@@ -195,8 +196,8 @@ Tensor argmax(const Tensor& x, std::int64_t dim, bool keepdim) {
     for (std::int64_t i = 0; i < n; ++i, in += plan.count) {
       std::int64_t best = 0;
       for (std::int64_t j = 1; j < plan.count; ++j)
-        if (in[j] > in[best] || (std::isnan(static_cast<double>(in[j])) &&
-                                 !std::isnan(static_cast<double>(in[best]))))
+        if (in[j] > in[best] ||
+            (std::isnan(static_cast<double>(in[j])) && !std::isnan(static_cast<double>(in[best]))))
           best = j;
       result[i] = best;
     }
@@ -219,7 +220,8 @@ Tensor logsumexp(const Tensor& x, const Axes& axes, bool keepdim) {
     } else {
       const Tensor top = reduce(Kind::max, x, plan);
       // An infinite maximum would turn x - top into NaN; the sum then is 0 or infinite by itself.
-      const Tensor shift = masked_fill(top, abs(top) == std::numeric_limits<double>::infinity(), 0.0);
+      const Tensor shift =
+          masked_fill(top, abs(top) == std::numeric_limits<double>::infinity(), 0.0);
       value = shaped(log(sum(exp(x - shift), axes, true)) + shift, plan.result(keepdim));
     }
   }
@@ -228,8 +230,8 @@ Tensor logsumexp(const Tensor& x, const Axes& axes, bool keepdim) {
                   const Tensor y = reshape(back.out(), full);
                   // Where all of a range is -inf, so is y, and the gradient is 0.
                   const Tensor nothing = y == -std::numeric_limits<double>::infinity();
-                  back.add(0, reshape(back.grad, full) *
-                                  exp(back.in(0) - masked_fill(y, nothing, 0.0)));
+                  back.add(
+                      0, reshape(back.grad, full) * exp(back.in(0) - masked_fill(y, nothing, 0.0)));
                 });
 }
 
@@ -254,7 +256,8 @@ Tensor norm(const Tensor& x, double p, const Axes& axes, bool keepdim) {
   return record("norm", {x}, std::move(value), Keep::inputs | Keep::output,
                 [full = plan.keepdim_shape](Back& back) {
                   const Tensor y = reshape(back.out(), full);
-                  back.add(0, reshape(back.grad, full) * back.in(0) / masked_fill(y, y == 0.0, 1.0));
+                  back.add(0,
+                           reshape(back.grad, full) * back.in(0) / masked_fill(y, y == 0.0, 1.0));
                 });
 }
 
@@ -277,9 +280,8 @@ Tensor cumsum(const Tensor& x, std::int64_t dim) {
       }
     });
   }
-  return record("cumsum", {x}, std::move(out), Keep::none, [d](Back& back) {
-    back.add(0, flip(cumsum(flip(back.grad, d), d), d));
-  });
+  return record("cumsum", {x}, std::move(out), Keep::none,
+                [d](Back& back) { back.add(0, flip(cumsum(flip(back.grad, d), d), d)); });
 }
 
 }  // namespace unroll

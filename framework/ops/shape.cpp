@@ -25,8 +25,7 @@ bool strides_for(const Tensor& x, const Shape& shape, Shape& strides) {
   std::int64_t available = 1, taken = 1;
   for (std::int64_t d = x.dim() - 1; d >= 0; --d) {
     available *= x.shape()[d];
-    const bool ends =
-        d == 0 || (x.shape()[d - 1] != 1 && x.strides()[d - 1] != available * step);
+    const bool ends = d == 0 || (x.shape()[d - 1] != 1 && x.strides()[d - 1] != available * step);
     if (!ends) continue;
     while (to >= 0 && (taken < available || shape[to] == 1)) {
       strides[to] = taken * step;
@@ -60,7 +59,8 @@ Shape complete(const Tensor& x, const Shape& wanted) {
     shape[unknown] = x.numel() / known;
   }
   if (shape.numel() != x.numel())
-    fail<ShapeError>("reshape: {} elements of shape {} do not fit {}", x.numel(), x.shape(), wanted);
+    fail<ShapeError>("reshape: {} elements of shape {} do not fit {}", x.numel(), x.shape(),
+                     wanted);
   return shape;
 }
 
@@ -76,9 +76,8 @@ Tensor reshape(const Tensor& x, const Shape& wanted) {
     const Tensor copy = detail::dense(x);
     value = detail::view(copy, shape, detail::contiguous_strides(shape), 0);
   }
-  return record("reshape", {x}, std::move(value), Keep::none, [from = x.shape()](Back& back) {
-    back.add(0, reshape(back.grad, from));
-  });
+  return record("reshape", {x}, std::move(value), Keep::none,
+                [from = x.shape()](Back& back) { back.add(0, reshape(back.grad, from)); });
 }
 
 Tensor flatten(const Tensor& x, std::int64_t start, std::int64_t end) {
@@ -104,8 +103,9 @@ Tensor squeeze(const Tensor& x, std::int64_t dim) {
   Shape shape = x.shape(), strides = x.strides();
   shape.erase(d);
   strides.erase(d);
-  return record("squeeze", {x}, detail::view(x, std::move(shape), std::move(strides), x.impl().offset),
-                Keep::none, [d](Back& back) { back.add(0, unsqueeze(back.grad, d)); });
+  return record("squeeze", {x},
+                detail::view(x, std::move(shape), std::move(strides), x.impl().offset), Keep::none,
+                [d](Back& back) { back.add(0, unsqueeze(back.grad, d)); });
 }
 
 Tensor unsqueeze(const Tensor& x, std::int64_t dim) {
@@ -147,7 +147,8 @@ Tensor permute(const Tensor& x, const Shape& order) {
     strides[i] = x.strides()[d];
   }
   if (!valid)
-    fail<ShapeError>("permute: {} is no order of the {} dimensions of shape {}", order, n, x.shape());
+    fail<ShapeError>("permute: {} is no order of the {} dimensions of shape {}", order, n,
+                     x.shape());
   return record("permute", {x},
                 detail::view(x, std::move(shape), std::move(strides), x.impl().offset), Keep::none,
                 [inverse](Back& back) { back.add(0, permute(back.grad, inverse)); });
@@ -155,8 +156,7 @@ Tensor permute(const Tensor& x, const Shape& order) {
 
 Tensor broadcast_to(const Tensor& x, const Shape& shape) {
   detail::require_shape("broadcast_to", shape);
-  if (x.dim() > shape.size() ||
-      detail::broadcast_shapes("broadcast_to", x.shape(), shape) != shape)
+  if (x.dim() > shape.size() || detail::broadcast_shapes("broadcast_to", x.shape(), shape) != shape)
     fail<ShapeError>("broadcast_to: shape {} does not broadcast to {}", x.shape(), shape);
   return record("broadcast_to", {x}, detail::expand(x, shape), Keep::none,
                 [](Back& back) { back.add(0, back.grad); });  // summed to x's shape by back
@@ -180,7 +180,8 @@ Tensor flip(const Tensor& x, const Axes& dims) {
 namespace {
 
 /// The tensors one after the other along dimension d of a result of that shape; not recorded.
-Tensor joined(const char* op, const std::vector<Tensor>& tensors, const Shape& shape, std::int64_t d) {
+Tensor joined(const char* op, const std::vector<Tensor>& tensors, const Shape& shape,
+              std::int64_t d) {
   Tensor out = empty(shape, tensors[0].dtype());
   std::int64_t at = 0;
   for (const Tensor& piece : tensors) {
@@ -209,9 +210,10 @@ Tensor concatenate(const std::vector<Tensor>& tensors, std::int64_t dim) {
       other[d] = shape[d];
     }
     if (other != shape)
-      fail<ShapeError>("concatenate: tensor {} has shape {}, tensor 0 has {}: they must agree but for "
-                       "dimension {}",
-                       i, tensors[i].shape(), tensors[0].shape(), d);
+      fail<ShapeError>(
+          "concatenate: tensor {} has shape {}, tensor 0 has {}: they must agree but for "
+          "dimension {}",
+          i, tensors[i].shape(), tensors[0].shape(), d);
   }
   starts.push_back(total);
   shape[d] = total;
@@ -227,8 +229,8 @@ Tensor stack(const std::vector<Tensor>& tensors, std::int64_t dim) {
   if (tensors.empty()) fail<ShapeError>("stack: needs one tensor or more");
   const Shape& first = tensors[0].shape();
   if (dim < -first.size() - 1 || dim > first.size())
-    fail<IndexError>("stack: dimension {} is out of range for shape {}: expected {} to {}", dim, first,
-                     -first.size() - 1, first.size());
+    fail<IndexError>("stack: dimension {} is out of range for shape {}: expected {} to {}", dim,
+                     first, -first.size() - 1, first.size());
   const std::int64_t d = dim < 0 ? dim + first.size() + 1 : dim;
   Shape shape = first;
   shape.insert(d, static_cast<std::int64_t>(tensors.size()));
@@ -237,10 +239,12 @@ Tensor stack(const std::vector<Tensor>& tensors, std::int64_t dim) {
   strides.erase(d);
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     if (tensors[i].shape() != first)
-      fail<ShapeError>("stack: tensor {} has shape {}, tensor 0 has {}", i, tensors[i].shape(), first);
+      fail<ShapeError>("stack: tensor {} has shape {}, tensor 0 has {}", i, tensors[i].shape(),
+                       first);
     detail::require_same_dtype("stack", tensors[0], tensors[i]);
     detail::copy_into(
-        detail::view(out, first, strides, static_cast<std::int64_t>(i) * out.strides()[d]), tensors[i]);
+        detail::view(out, first, strides, static_cast<std::int64_t>(i) * out.strides()[d]),
+        tensors[i]);
   }
   return record("stack", tensors, std::move(out), Keep::none,
                 [d, n = static_cast<int>(tensors.size())](Back& back) {

@@ -46,7 +46,8 @@ Tensor softmax(const Tensor& x, std::int64_t dim) {
     const auto& k = kernels::float_kernels<T>();
     const T total = k.exp_sum(n, in, k.max(n, in), out);
     const double scale[2] = {1.0 / static_cast<double>(total), 0.0};
-    k.elementwise[static_cast<std::size_t>(kernels::Op::affine)](n, out, out, nullptr, nullptr, scale);
+    k.elementwise[static_cast<std::size_t>(kernels::Op::affine)](n, out, out, nullptr, nullptr,
+                                                                 scale);
   });
   return record("softmax", {x}, std::move(value), Keep::output, [d](Back& back) {
     const Tensor y = back.out(), gy = back.grad * y;
@@ -97,7 +98,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
   }
   const std::int64_t counted = wanted.numel() - ignored;
 
-  const Tensor mask = ignored > 0 ? (wanted != static_cast<double>(options.ignore_index)) : Tensor();
+  const Tensor mask =
+      ignored > 0 ? (wanted != static_cast<double>(options.ignore_index)) : Tensor();
   const Tensor index = unsqueeze(mask.defined() ? wanted * mask : wanted, -1);
   Tensor loss = -squeeze(gather(log_softmax(logits), -1, index), -1);
   if (mask.defined()) loss = where(mask, loss, zeros({}, logits.dtype()));
