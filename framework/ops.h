@@ -4,7 +4,7 @@
 ///
 /// Binary operations broadcast as NumPy does: shapes are aligned at their last dimensions and a
 /// size of 1 repeats. Their operands have the same dtype (DTypeError); a plain number takes the
-/// dtype of the tensor beside it. Dimension arguments may be negative (from the end); one that a
+/// dtype of the tensor beside it (ValueError for a fraction beside i64). Dimension arguments may be negative (from the end); one that a
 /// tensor does not have throws IndexError. Shapes that don't fit throw ShapeError.
 
 #include <cstdint>

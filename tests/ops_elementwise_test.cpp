@@ -509,6 +509,12 @@ TEST_CASE("elementwise: errors name the operation, what it was given and the rul
   CHECK_THROWS_WITH_AS(i / 2.0, "div: needs a floating-point tensor, got i64", DTypeError);
   CHECK_THROWS_WITH_AS(2.0 / i, "div: needs a floating-point tensor, got i64", DTypeError);
   CHECK_THROWS_WITH_AS(pow(i, 2.0), "pow: needs a floating-point tensor, got i64", DTypeError);
+  CHECK_THROWS_WITH_AS(i * 0.5, "mul: the tensor is i64, 0.5 is no whole number", ValueError);
+  CHECK_THROWS_WITH_AS(1.5 - i, "sub: the tensor is i64, 1.5 is no whole number", ValueError);
+  CHECK_THROWS_WITH_AS(i < 2.5, "lt: the tensor is i64, 2.5 is no whole number", ValueError);
+  CHECK_THROWS_WITH_AS(i == kNan, "eq: the tensor is i64, nan is no whole number", ValueError);
+  CHECK_THROWS_WITH_AS(masked_fill(i, i, -kInf),
+                       "masked_fill: the tensor is i64, -inf is no whole number", ValueError);
   CHECK_THROWS_WITH_AS(clamp(a, 2.0, 1.0), "clamp: low = 2 is above high = 1", ValueError);
   CHECK_THROWS_WITH_AS(clamp(a, kNan, 1.0), "clamp: low = nan is above high = 1", ValueError);
   CHECK_THROWS_WITH_AS(a + Tensor(), "tensor: undefined (made by Tensor())", ValueError);

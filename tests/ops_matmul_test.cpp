@@ -101,6 +101,23 @@ TEST_CASE("matmul: a weight that was written since is not taken from a cache") {
   check();
 }
 
+TEST_CASE("matmul: many windows on one storage, each multiplied several times, keep apart") {
+  Generator generator(8);
+  const Tensor xs = random_tensor({40, 6, 5}, {-1.0, 1.0}, DType::f64, generator);
+  const Tensor a = random_tensor({3, 6}, {-1.0, 1.0}, DType::f64, generator);
+  const Array plain = to_array(xs), left = to_array(a);
+  for (int round = 0; round < 3; ++round) {
+    for (std::int64_t t = 0; t < 40; ++t) {
+      const Array right = naive::select(plain, 0, t);
+      CHECK(difference(matmul(a, xs[t]), naive::matmul(left, right), 1e-13, 1.0) == "");
+      CHECK(difference(matmul(slice(a, 1, 1, 6), transpose(xs[t])),
+                       naive::matmul(naive::slice(left, 1, 1, 6, 1),
+                                     naive::transpose(right, 0, 1)),
+                       1e-13, 1.0) == "");
+    }
+  }
+}
+
 TEST_CASE("matmul: NaN and infinity spread as they do in a sum") {
   const double inf = std::numeric_limits<double>::infinity();
   const Tensor a = tensor({{0.0, 1.0}, {2.0, 3.0}}, DType::f64);
