@@ -61,17 +61,24 @@ void Progress::draw(std::int64_t done, const std::string& status) {
   const double speed = static_cast<double>(done - options_.first) / std::max(seconds, 1e-9);
   const auto remaining = static_cast<double>(std::max<std::int64_t>(options_.total - done, 0));
 
-  std::string line = fmt::format("{:3.0f}%  {}", std::floor(100 * part), status);
+  std::string line = fmt::format("{:3.0f}%", std::floor(100 * part));
   if (speed > 0)
-    line += fmt::format("  {} {}/s  {}", grouped(std::llround(speed)), options_.unit,
-                        part < 1 ? clock_time(remaining / speed) + " left" : clock_time(seconds));
+    line += "  " + (part < 1 ? clock_time(remaining / speed) + " left" : clock_time(seconds));
+  line += "  " + status;
+  if (speed > 0) line += fmt::format("  {} {}/s", grouped(std::llround(speed)), options_.unit);
   if (!terminal_) {
     fmt::print(stderr, "{}\n", line);
     return;
   }
-  const auto width = static_cast<std::size_t>(20 * part);
-  line = fmt::format("[{:-<20}] {}", std::string(width, '#'), line);
-  line.resize(std::min(line.size(), terminal_columns() - 1));
+  // The bar takes the room that the text leaves.
+  const std::size_t room = terminal_columns() - 1;
+  if (line.size() + 8 <= room) {
+    const std::size_t width = std::min<std::size_t>(room - line.size() - 3, 20);
+    const auto filled = static_cast<std::size_t>(static_cast<double>(width) * part);
+    line =
+        fmt::format("[{}{}] {}", std::string(filled, '#'), std::string(width - filled, '-'), line);
+  }
+  line.resize(std::min(line.size(), room));
   fmt::print(stderr, "\r{}\x1b[K", line);  // \x1b[K: clears what a longer line left behind
   open_ = true;
 }

@@ -9,8 +9,8 @@ namespace examples {
 
 /// On a terminal a bar that is drawn again and again in one line,
 ///
-///   [##########----------]  50%  epoch 15/30  loss 1.021  perplexity 2.78  31,402 tokens/s  0:28
-///   left
+///   [##########----------]  50%  0:28 left  epoch 40/80  loss 0.521  perplexity 1.68  70,402
+///   tokens/s left
 ///
 /// elsewhere (a file, a pipe) the same without the bar as a new line every few seconds. On stderr,
 /// so that a program's results can be piped.
