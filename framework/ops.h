@@ -4,8 +4,9 @@
 ///
 /// Binary operations broadcast as NumPy does: shapes are aligned at their last dimensions and a
 /// size of 1 repeats. Their operands have the same dtype (DTypeError); a plain number takes the
-/// dtype of the tensor beside it (ValueError for a fraction beside i64). Dimension arguments may be negative (from the end); one that a
-/// tensor does not have throws IndexError. Shapes that don't fit throw ShapeError.
+/// dtype of the tensor beside it (ValueError for a fraction beside i64). Dimension arguments may be
+/// negative (from the end); one that a tensor does not have throws IndexError. Shapes that don't
+/// fit throw ShapeError.
 
 #include <cstdint>
 #include <initializer_list>

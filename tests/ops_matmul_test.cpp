@@ -111,8 +111,7 @@ TEST_CASE("matmul: many windows on one storage, each multiplied several times, k
       const Array right = naive::select(plain, 0, t);
       CHECK(difference(matmul(a, xs[t]), naive::matmul(left, right), 1e-13, 1.0) == "");
       CHECK(difference(matmul(slice(a, 1, 1, 6), transpose(xs[t])),
-                       naive::matmul(naive::slice(left, 1, 1, 6, 1),
-                                     naive::transpose(right, 0, 1)),
+                       naive::matmul(naive::slice(left, 1, 1, 6, 1), naive::transpose(right, 0, 1)),
                        1e-13, 1.0) == "");
     }
   }

@@ -9,8 +9,7 @@ namespace examples {
 
 /// On a terminal a bar that is drawn again and again in one line,
 ///
-///   [##########----------]  50%  0:28 left  epoch 40/80  loss 0.521  perplexity 1.68  70,402
-///   tokens/s left
+///   [#####-----]  50%  0:28 left  epoch 40/80  loss 0.521  perplexity 1.68  70,402 tokens/s
 ///
 /// elsewhere (a file, a pipe) the same without the bar as a new line every few seconds. On stderr,
 /// so that a program's results can be piped.
