@@ -20,10 +20,16 @@ else()
   message(FATAL_ERROR "There are kernels for x86-64 and aarch64, not for ${CMAKE_SYSTEM_PROCESSOR}")
 endif()
 
+# Under UBSan, -O3 makes the compiler unroll every check of every tile: ten minutes for a file.
+set(isa_optimisation -O3)
+if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
+  set(isa_optimisation -O1)
+endif()
+
 set(isa_sources)
 foreach(isa ${isas})
   set(source ${PROJECT_SOURCE_DIR}/framework/kernels/isa/${isa}.cpp)
   list(APPEND isa_sources ${source})
   set_source_files_properties(${source} PROPERTIES
-    COMPILE_OPTIONS "-O3;-ffp-contract=fast;${isa_flags_${isa}}")
+    COMPILE_OPTIONS "${isa_optimisation};-ffp-contract=fast;${isa_flags_${isa}}")
 endforeach()
