@@ -658,15 +658,25 @@ TEST_CASE("kernels: the shared gemm gives the same with every number of threads"
       const TestMatrix<float> b = make_matrix<float>(s.k, s.n, layout, 2);
       const std::vector<float> before =
           random_values<float>(static_cast<std::size_t>(s.m * s.n), 3);
-      set_num_threads(1);
-      std::vector<float> alone = before;
-      gemm<float>(s.m, s.n, s.k, a.ref, b.ref, alone.data(), s.n, true);
-      check_product(s.m, s.n, s.k, a.ref, b.ref, before, alone, s.n, true);
-      for (int threads : {2, 3, 5}) {
+      const FloatKernels<float>& kernels = float_kernels<float>();
+      std::vector<float> memory(static_cast<std::size_t>(kernels.packed_size(s.k, s.n)) + 16);
+      float* packed = memory.data();
+      while (reinterpret_cast<std::uintptr_t>(packed) % 64 != 0) ++packed;
+      kernels.pack(s.k, s.n, b.ref, packed);
+      const auto product = [&](int threads, bool from_packed) {
         set_num_threads(threads);
-        std::vector<float> shared = before;
-        gemm<float>(s.m, s.n, s.k, a.ref, b.ref, shared.data(), s.n, true);
-        CHECK(shared == alone);
+        std::vector<float> c = before;
+        if (from_packed) {
+          gemm_packed<float>(s.m, s.n, s.k, a.ref, packed, c.data(), s.n, true);
+        } else {
+          gemm<float>(s.m, s.n, s.k, a.ref, b.ref, c.data(), s.n, true);
+        }
+        return c;
+      };
+      for (bool from_packed : {false, true}) {
+        const std::vector<float> alone = product(1, from_packed);
+        check_product(s.m, s.n, s.k, a.ref, b.ref, before, alone, s.n, true);
+        for (int threads : {2, 3, 5}) CHECK(product(threads, from_packed) == alone);
       }
     }
   }

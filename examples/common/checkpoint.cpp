@@ -14,7 +14,8 @@ void Checkpoint::save(const std::string& path) const {
 }
 
 void Checkpoint::add(const std::string& part, const unroll::NamedTensors& tensors) {
-  for (const auto& [name, tensor] : tensors) file_.tensors.emplace_back(part + "." + name, tensor);
+  for (const auto& [name, tensor] : tensors)
+    file_.tensors.emplace_back(fmt::format("{}.{}", part, name), tensor);
 }
 
 unroll::NamedTensors Checkpoint::part(const std::string& part) const {

@@ -55,15 +55,29 @@ const Kernels& active() {
 
 namespace {
 
-/// Multiply-adds that a thread should have to do, so that it is worth waking.
+/// Multiply-adds that a thread should have to do, so that it is worth waking. A product with a
+/// vector waits for memory: there a second thread helps only with a large matrix.
 constexpr std::int64_t kWorkPerThread = 1 << 17;
+constexpr std::int64_t kVectorWorkPerThread = 1 << 20;
 
-/// Calls f(first, last) on ranges of [0, n) that begin at multiples of `unit`.
+/// Shares C [m, n] out: calls f(first_row, last_row, first_column, last_column) on parts of it, cut
+/// along the longer side, where rows are read in groups of 16 and columns in panels.
 template <class F>
-void split(std::int64_t n, std::int64_t unit, std::int64_t grain, F&& f) {
-  parallel_for(0, (n + unit - 1) / unit, (grain + unit - 1) / unit,
+void share(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t panel, F&& f) {
+  if (m <= 0 || n <= 0) return;
+  const bool by_columns = n >= m;
+  const std::int64_t size = by_columns ? n : m, unit = by_columns ? panel : 16;
+  const std::int64_t work = m == 1 || n == 1 ? kVectorWorkPerThread : kWorkPerThread;
+  const std::int64_t work_per_unit = m * n * k / size * unit + 1;
+  parallel_for(0, (size + unit - 1) / unit, (work + work_per_unit - 1) / work_per_unit,
                [&](std::int64_t first, std::int64_t last) {
-                 f(first * unit, last * unit < n ? last * unit : n);
+                 const std::int64_t begin = first * unit;
+                 const std::int64_t end = last * unit < size ? last * unit : size;
+                 if (by_columns) {
+                   f(0, m, begin, end);
+                 } else {
+                   f(begin, end, 0, n);
+                 }
                });
 }
 
@@ -73,46 +87,27 @@ template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, MatrixRef<T> b, T* c,
           std::int64_t ldc, bool accumulate) {
   const FloatKernels<T>& kernels = float_kernels<T>();
-  // A product with a vector waits for memory: a second thread helps only with a large matrix.
-  const std::int64_t work = (m == 1 || n == 1 ? 8 : 1) * kWorkPerThread;
-  if (m > 0 && n > 0 && m * n * k >= 2 * work && num_threads() > 1) {
-    if (n >= m) {
-      split(n, kernels.panel_columns, work / (m * k) + 1,
-            [&](std::int64_t first, std::int64_t last) {
-              kernels.gemm(m, last - first, k, a,
-                           {b.data + first * b.col_stride, b.row_stride, b.col_stride}, c + first,
-                           ldc, accumulate);
-            });
-    } else {
-      split(m, 16, work / (n * k) + 1, [&](std::int64_t first, std::int64_t last) {
-        kernels.gemm(last - first, n, k,
-                     {a.data + first * a.row_stride, a.row_stride, a.col_stride}, b,
-                     c + first * ldc, ldc, accumulate);
+  share(
+      m, n, k, kernels.panel_columns,
+      [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
+        kernels.gemm(last_row - row, last_column - column, k,
+                     {a.data + row * a.row_stride, a.row_stride, a.col_stride},
+                     {b.data + column * b.col_stride, b.row_stride, b.col_stride},
+                     c + row * ldc + column, ldc, accumulate);
       });
-    }
-  } else {
-    kernels.gemm(m, n, k, a, b, c, ldc, accumulate);
-  }
 }
 
 template <class T>
 void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, const T* packed_b,
                  T* c, std::int64_t ldc, bool accumulate) {
   const FloatKernels<T>& kernels = float_kernels<T>();
-  if (m <= 0 || n <= 0 || m * n * k < 2 * kWorkPerThread || num_threads() == 1) {
-    kernels.gemm_packed(m, n, k, a, packed_b, c, ldc, accumulate, 0, n);
-  } else if (n >= m) {
-    split(n, kernels.panel_columns, kWorkPerThread / (m * k) + 1,
-          [&](std::int64_t first, std::int64_t last) {
-            kernels.gemm_packed(m, n, k, a, packed_b, c, ldc, accumulate, first, last);
-          });
-  } else {
-    split(m, 16, kWorkPerThread / (n * k) + 1, [&](std::int64_t first, std::int64_t last) {
-      kernels.gemm_packed(last - first, n, k,
-                          {a.data + first * a.row_stride, a.row_stride, a.col_stride}, packed_b,
-                          c + first * ldc, ldc, accumulate, 0, n);
-    });
-  }
+  share(
+      m, n, k, kernels.panel_columns,
+      [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
+        kernels.gemm_packed(last_row - row, n, k,
+                            {a.data + row * a.row_stride, a.row_stride, a.col_stride}, packed_b,
+                            c + row * ldc, ldc, accumulate, column, last_column);
+      });
 }
 
 template void gemm_packed(std::int64_t, std::int64_t, std::int64_t, MatrixRef<float>, const float*,

@@ -129,10 +129,11 @@ void map(std::int64_t n, T* out, const T* a, const T* b, const T* c, const doubl
   if (n < lanes) {
     if (n <= 0) return;
     alignas(64) T x[3][V::size];
-    for (std::int64_t i = 0; i < lanes; ++i) {
-      x[0][i] = i < n ? a[i] : T(1);
-      x[1][i] = arity(op) > 1 && i < n ? b[i] : T(1);
-      x[2][i] = arity(op) > 2 && i < n ? c[i] : T(1);
+    for (T* operand : x) V(T(1)).store_aligned(operand);
+    for (std::int64_t i = 0; i < n; ++i) {
+      x[0][i] = a[i];
+      if constexpr (arity(op) > 1) x[1][i] = b[i];
+      if constexpr (arity(op) > 2) x[2][i] = c[i];
     }
     map<op, T, Arch>(lanes, x[0], x[0], x[1], x[2], s);
     for (std::int64_t i = 0; i < n; ++i) out[i] = x[0][i];

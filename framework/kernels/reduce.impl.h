@@ -13,7 +13,8 @@ namespace {
 template <class V, class T>
 V load_padded(const T* x, std::int64_t count, T fill) {
   alignas(64) T padded[V::size];
-  for (std::int64_t i = 0; i < kLanes<V>; ++i) padded[i] = i < count ? x[i] : fill;
+  V(fill).store_aligned(padded);
+  for (std::int64_t i = 0; i < count; ++i) padded[i] = x[i];
   return V::load_aligned(padded);
 }
 
