@@ -17,18 +17,6 @@ namespace {
 
 thread_local bool recording = true;
 
-/// The mode of a sweep: recording only under create_graph.
-class GradMode {
- public:
-  explicit GradMode(bool on) : saved_(std::exchange(recording, on)) {}
-  ~GradMode() { recording = saved_; }
-  GradMode(const GradMode&) = delete;
-  GradMode& operator=(const GradMode&) = delete;
-
- private:
-  bool saved_;
-};
-
 struct Leaf final : Node {
   Leaf() {
     leaf = true;
@@ -42,6 +30,8 @@ struct Leaf final : Node {
 bool grad_enabled() { return recording; }
 NoGrad::NoGrad() : saved_(std::exchange(recording, false)) {}
 NoGrad::~NoGrad() { recording = saved_; }
+detail::GradMode::GradMode(bool on) : saved_(std::exchange(recording, on)) {}
+detail::GradMode::~GradMode() { recording = saved_; }
 
 // --- Nodes --------------------------------------------------------------------------------------
 
@@ -133,6 +123,27 @@ void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value,
 
 }  // namespace detail
 
+/// The place of one of several results: it hands its gradient to the operation.
+struct detail::Result final : Node {
+  explicit Result(int index) : k(index) {}
+  void run(Back& back) override { back.pass_to_operation(k); }
+  int k;
+};
+
+void detail::link_result(Node& operation, int k, const Tensor& value) {
+  std::uint32_t total = 0;
+  void* memory = allocate_node(sizeof(Result), 1, false, total);
+  auto* node = new (memory) Result(k);
+  node->op = operation.op;
+  node->allocated = total;
+  node->dtype = value.dtype();
+  node->shape = value.shape();
+  node->inputs = reinterpret_cast<Ref<Node>*>(static_cast<char*>(memory) + sizeof(Result));
+  new (node->inputs) Ref<Node>(Ref<Node>::share(&operation));
+  node->input_count = 1;
+  value.impl().node = Ref<Node>::adopt(node);
+}
+
 // --- The sweep ----------------------------------------------------------------------------------
 
 namespace {
@@ -223,6 +234,7 @@ struct Back::Sweep {
     bool target;
     PoolVector<Product> products;  // still to be added to grad
     std::int64_t rows;             // of them
+    PoolVector<Tensor> results;    // gradients of the results of an operation that has several
   };
   PoolVector<Entry> entries;
   LeafPlaces leaves;
@@ -242,7 +254,7 @@ struct Back::Sweep {
         std::int64_t& place = leaves[node];
         if (place != LeafPlaces::kNone) return;
         place = static_cast<std::int64_t>(entries.size());
-        entries.push_back({node, Tensor(), 0, 0, true, false, false, {}, 0});
+        entries.push_back({node, Tensor(), 0, 0, true, false, false, {}, 0, {}});
         return;
       }
       if (node->sweep == id) return;
@@ -258,8 +270,16 @@ struct Back::Sweep {
           continue;
         }
         visit.node->slot = static_cast<std::int64_t>(entries.size());
-        entries.push_back(
-            {visit.node, Tensor(), visit.outer_sweep, visit.outer_slot, true, true, false, {}, 0});
+        entries.push_back({visit.node,
+                           Tensor(),
+                           visit.outer_sweep,
+                           visit.outer_slot,
+                           true,
+                           true,
+                           false,
+                           {},
+                           0,
+                           {}});
         path.pop_back();
       }
     }
@@ -369,7 +389,7 @@ struct Back::Sweep {
       Node& node = *entry.node;
       if (!entry.wanted) continue;
       settle(entry);
-      if (entry.grad.defined()) {
+      if (entry.grad.defined() || !entry.results.empty()) {
         if (node.hooks) run_hooks(node, entry.grad);
         if (to_leaves && node.keeps_grad) keep_grad(node, entry);
         if (entry.passes) {
@@ -381,7 +401,8 @@ struct Back::Sweep {
           Back back(entry.grad, node, *this);
           node.run(back);
         }
-        if (!entry.target) entries[i].grad = Tensor();
+        if (!entry.target) entry.grad = Tensor();
+        entry.results.clear();
       }
       if (!retain_graph && entry.passes) node.release_buffers();
     }
@@ -470,6 +491,27 @@ void Back::add_product(int i, const Tensor& a, const Tensor& g) {
   if (entry.rows >= kRowsTogether) Sweep::settle(entry);
 }
 
+void Back::pass_to_operation(int k) {
+  Sweep::Entry* operation = sweep_.find(node_.inputs[0].get());
+  if (!operation || !operation->wanted) return;
+  auto& results = operation->results;
+  if (results.size() <= static_cast<std::size_t>(k))
+    results.resize(static_cast<std::size_t>(k) + 1);
+  // Under create_graph a sweep may come here by several places of the same result.
+  Sweep::add(results[static_cast<std::size_t>(k)], grad);
+}
+
+Tensor Back::grad_of(int k) const {
+  const auto& results = sweep_.find(&node_)->results;
+  return static_cast<std::size_t>(k) < results.size() ? results[static_cast<std::size_t>(k)]
+                                                      : Tensor();
+}
+
+Tensor Back::result(int k, Tensor value) const {
+  if (create_graph()) detail::link_result(node_, k, value);
+  return value;
+}
+
 Tensor Back::part_target(int i) {
   auto* entry = sweep_.find(node_.inputs[i].get());
   return entry && entry->wanted ? Sweep::own_grad(*entry) : Tensor();
@@ -510,7 +552,7 @@ void check_roots(const char* name, const std::vector<Tensor>& ys,
 void backward(const std::vector<Tensor>& ys, const std::vector<Tensor>& seeds, bool retain_graph,
               bool create_graph) {
   check_roots("backward", ys, seeds);
-  GradMode mode(create_graph);
+  detail::GradMode mode(create_graph);
   Back::Sweep sweep(ys);
   for (std::size_t i = 0; i < ys.size(); ++i)
     sweep.seed("backward", ys[i], seeds.empty() ? Tensor() : seeds[i]);
@@ -524,7 +566,7 @@ std::vector<Tensor> grad(const std::vector<Tensor>& ys, const std::vector<Tensor
     if (!xs[i].requires_grad())
       fail<GraphError>("grad: x number {} of shape {} does not require a gradient", i,
                        xs[i].shape());
-  GradMode mode(options.create_graph);
+  detail::GradMode mode(options.create_graph);
   Back::Sweep sweep(ys);
   sweep.restrict_to(xs);
   for (std::size_t i = 0; i < ys.size(); ++i)

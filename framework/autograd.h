@@ -55,6 +55,9 @@ void backward(const std::vector<Tensor>& ys, const std::vector<Tensor>& seeds = 
 // --- For those who write operations -------------------------------------------------------------
 
 class Back;
+namespace detail {
+struct Result;
+}
 
 /// Which tensors the rule of an operation will ask for. What it does not ask for is freed early.
 class Keep {
@@ -151,10 +154,20 @@ class Back {
   /// Whether this sweep records itself.
   bool create_graph() const { return grad_enabled(); }
 
+  /// For an operation with several results (record_all): the gradient of result k, undefined where
+  /// nothing depends on it; `grad` is undefined then.
+  Tensor grad_of(int k) const;
+  /// `value`, off the tape, as result k of this operation: on the tape under create_graph,
+  /// otherwise as it is. k may be a result that record_all has not returned, but that the rule
+  /// knows to differentiate.
+  Tensor result(int k, Tensor value) const;
+
   struct Sweep;
   Back(const Tensor& g, detail::Node& node, Sweep& sweep) : grad(g), node_(node), sweep_(sweep) {}
 
  private:
+  friend struct detail::Result;
+  void pass_to_operation(int k);
   Tensor part_target(int i);
   void add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,
                          const std::function<Tensor(const Tensor&)>& take);
@@ -178,6 +191,7 @@ class Inputs {
  public:
   Inputs(std::initializer_list<std::reference_wrapper<const Tensor>> list)
       : list_(list), size_(list.size()) {}
+  Inputs(const Tensor* tensors, std::size_t size) : tensors_(tensors), size_(size) {}
   Inputs(const std::vector<Tensor>& tensors) : tensors_(tensors.data()), size_(tensors.size()) {}
   std::size_t size() const { return size_; }
   const Tensor& operator[](std::size_t i) const {
@@ -191,6 +205,8 @@ class Inputs {
 };
 
 bool any_requires_grad(const Inputs& inputs);
+/// Makes `value` result k of an operation.
+void link_result(Node& operation, int k, const Tensor& value);
 /// Memory for a node of `bytes` followed by its inputs and, if kept, saved tensors.
 void* allocate_node(std::size_t bytes, std::size_t inputs, bool saves, std::uint32_t& total);
 void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value, Keep keep,
@@ -213,6 +229,22 @@ Tensor record(const char* op, const detail::Inputs& inputs, Tensor value, Keep k
   value.impl().node = detail::Ref<detail::Node>::adopt(node);
   detail::link(*node, op, inputs, value, keep, sizeof(N), saves, total);
   return value;
+}
+
+/// The same for an operation with several results, all new. The rule asks for their gradients by
+/// back.grad_of(k). `keep` can only name inputs.
+template <class Rule>
+void record_all(const char* op, const detail::Inputs& inputs, const Tensor* values, int count,
+                Keep keep, Rule rule) {
+  if (!grad_enabled() || !detail::any_requires_grad(inputs)) return;
+  using N = detail::OpNode<Rule>;
+  static_assert(alignof(N) <= 64);
+  const bool saves = keep.has_any_input();
+  std::uint32_t total = 0;
+  void* memory = detail::allocate_node(sizeof(N), inputs.size(), saves, total);
+  const auto node = detail::Ref<detail::Node>::adopt(new (memory) N(std::move(rule)));
+  detail::link(*node, op, inputs, values[0], keep, sizeof(N), saves, total);
+  for (int k = 0; k < count; ++k) detail::link_result(*node, k, values[k]);
 }
 
 }  // namespace unroll

@@ -3,6 +3,8 @@
 
 #include "framework/autograd.h"
 #include "framework/check.h"
+#include "framework/for_each_tensor.h"
+#include "framework/fused.h"
 #include "framework/gradcheck.h"
 #include "framework/kernels/parallel.h"
 #include "framework/ops.h"

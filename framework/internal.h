@@ -47,6 +47,18 @@ decltype(auto) dispatch_floating(DType dtype, F&& f) {
   return dtype == DType::f32 ? f(float{}) : f(double{});
 }
 
+/// Whether this thread records, until the end of the scope.
+class GradMode {
+ public:
+  explicit GradMode(bool on);
+  ~GradMode();
+  GradMode(const GradMode&) = delete;
+  GradMode& operator=(const GradMode&) = delete;
+
+ private:
+  bool saved_;
+};
+
 // --- Checks. `op` begins the message. -----------------------------------------------------------
 
 void require_floating(const char* op, const Tensor& x);

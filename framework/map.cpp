@@ -4,6 +4,7 @@
 
 #include "framework/internal.h"
 #include "framework/kernels/parallel.h"
+#include "framework/trace.h"
 
 namespace unroll::detail {
 namespace {
@@ -149,6 +150,7 @@ void run_loop(ElementwiseFn<T> f, Loop loop, T* const* base, const double* s, bo
 
 void map_into(const Tensor& out, Op op, std::initializer_list<const Tensor*> operands, double s0,
               double s1) {
+  if (trace && trace->map_into(out, op, operands, s0, s1)) return;
   if (out.numel() == 0) return;
   const double s[2] = {s0, s1};
   Loop loop;
@@ -184,7 +186,7 @@ Tensor map(const char* name, Op op, std::initializer_list<const Tensor*> operand
     simple = simple && x->shape() == first.shape() && x->is_contiguous();
   }
   if (op >= kernels::kFirstFloatOp) require_floating(name, first);
-  if (!simple) {
+  if (!simple || trace) {
     Shape shape = first.shape();
     for (const Tensor* x : operands) shape = broadcast_shapes(name, shape, x->shape());
     Tensor out = empty(shape, first.dtype());

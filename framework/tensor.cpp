@@ -5,6 +5,7 @@
 
 #include "framework/internal.h"
 #include "framework/ops.h"
+#include "framework/trace.h"
 
 namespace unroll {
 
@@ -85,11 +86,13 @@ TensorImpl* clone_redirect(TensorImpl* impl) {
 
 const void* read(const Tensor& tensor) {
   const TensorImpl& impl = tensor.impl();
+  if (impl.storage->traced >= 0) throw TraceStop();
   return static_cast<const char*>(impl.storage->data()) + impl.offset * size_of(impl.dtype);
 }
 
 void* overwrite(const Tensor& tensor) {
   const TensorImpl& impl = tensor.impl();
+  if (impl.storage->traced >= 0) throw TraceStop();
   ++impl.storage->version;
   if (impl.storage->packed) drop_packed(*impl.storage);
   return static_cast<char*>(impl.storage->data()) + impl.offset * size_of(impl.dtype);
@@ -367,6 +370,7 @@ Tensor& Tensor::mul_(double factor) {
 
 Tensor empty(const Shape& shape, DType dtype) {
   detail::require_shape("empty", shape);
+  if (detail::trace && is_floating(dtype)) return detail::trace->empty(shape, dtype);
   auto impl = detail::Ref<detail::TensorImpl>::adopt(detail::new_impl());
   impl->dtype = dtype;
   impl->shape = shape;
@@ -376,6 +380,7 @@ Tensor empty(const Shape& shape, DType dtype) {
 }
 
 Tensor full(const Shape& shape, double value, DType dtype) {
+  if (detail::trace && is_floating(dtype)) return detail::trace->full(shape, value, dtype);
   Tensor out = empty(shape, dtype);
   const std::int64_t n = out.numel();
   detail::dispatch(

@@ -48,6 +48,7 @@ struct Packed;  // packed.cpp
 struct Storage {
   std::int32_t count = 1;
   std::uint32_t version = 0;  ///< raised by every write in place
+  std::int32_t traced = -1;   ///< stands for the elements of an argument: trace.h
   std::int64_t bytes = 0;
   Packed* packed = nullptr;  ///< copies of these elements in the layout of the matrix product
 

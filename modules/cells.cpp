@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "framework/autograd.h"
+#include "framework/fused.h"
 #include "framework/internal.h"
 #include "framework/ops.h"
 #include "framework/random.h"
@@ -34,8 +35,7 @@ Tensor RNNCellBase::project(const Tensor& xs, const Tensor& bias) const {
   if (xs.dim() < 1 || xs.size(-1) != input_size)
     fail<ShapeError>("{}: project: x must be [..., input_size = {}], but is {}", name_, input_size,
                      xs.shape());
-  const Tensor y = matmul(xs, transpose(weight_ih));
-  return bias.defined() ? y + bias : y;
+  return linear(xs, weight_ih, bias);
 }
 
 void RNNCellBase::check_step(const Tensor& x, const Tensor& h, const char* what) const {
@@ -61,8 +61,10 @@ Tensor RNNCell::project(const Tensor& xs) const {
 
 Tensor RNNCell::step(const Tensor& x, const Tensor& h) const {
   check_step(x, h);
-  const Tensor a = x + matmul(h, transpose(weight_hh));
-  return nonlinearity_ == Nonlinearity::tanh ? tanh(a) : relu(a);
+  const Tensor u = linear(h, weight_hh);
+  return nonlinearity_ == Nonlinearity::tanh
+             ? fused([](const Tensor& a, const Tensor& b) { return tanh(a + b); }, x, u)
+             : fused([](const Tensor& a, const Tensor& b) { return relu(a + b); }, x, u);
 }
 
 // --- GRU ----------------------------------------------------------------------------------------
@@ -80,22 +82,29 @@ Tensor GRUCell::project(const Tensor& xs) const {
 
 Tensor GRUCell::step(const Tensor& x, const Tensor& h) const {
   check_step(x, h);
-  const auto xs = chunk(x, 3, 1);
-  Tensor z, n;
-  if (reset_after_) {
-    const auto hs = chunk(matmul(h, transpose(weight_hh)), 3, 1);
-    const Tensor r = sigmoid(xs[0] + hs[0]);
-    z = sigmoid(xs[1] + hs[1]);
-    Tensor h_n = hs[2];
-    if (bias_hh.defined()) h_n = h_n + narrow(bias_hh, 0, 2 * hidden_size, hidden_size);
-    n = tanh(xs[2] + r * h_n);
-  } else {
-    const auto w = chunk(weight_hh, 3);
-    const Tensor r = sigmoid(xs[0] + matmul(h, transpose(w[0])));
-    z = sigmoid(xs[1] + matmul(h, transpose(w[1])));
-    n = tanh(xs[2] + matmul(r * h, transpose(w[2])));
+  if (!reset_after_) {
+    const auto xs = chunk(x, 3, 1), w = chunk(weight_hh, 3);
+    const Tensor r = sigmoid(xs[0] + linear(h, w[0]));
+    return fused(
+        [](const Tensor& x_z, const Tensor& h_z, const Tensor& x_n, const Tensor& h_n,
+           const Tensor& h0) {
+          const Tensor z = sigmoid(x_z + h_z);
+          const Tensor n = tanh(x_n + h_n);
+          return (1.0 - z) * n + z * h0;
+        },
+        xs[1], linear(h, w[1]), xs[2], linear(r * h, w[2]), h);
   }
-  return n + z * (h - n);  // (1 - z) * n + z * h
+  const Tensor b_n =
+      bias_hh.defined() ? narrow(bias_hh, 0, 2 * hidden_size, hidden_size) : zeros({}, h.dtype());
+  return fused(
+      [](const Tensor& from_x, const Tensor& from_h, const Tensor& b, const Tensor& h0) {
+        const auto xs = chunk(from_x, 3, -1), hs = chunk(from_h, 3, -1);
+        const Tensor r = sigmoid(xs[0] + hs[0]);
+        const Tensor z = sigmoid(xs[1] + hs[1]);
+        const Tensor n = tanh(xs[2] + r * (hs[2] + b));
+        return (1.0 - z) * n + z * h0;
+      },
+      x, linear(h, weight_hh), b_n, h);
 }
 
 // --- LSTM ---------------------------------------------------------------------------------------
@@ -120,13 +129,17 @@ LSTMState LSTMCell::initial_state(std::int64_t batch) const {
 LSTMState LSTMCell::step(const Tensor& x, const LSTMState& state) const {
   check_step(x, state.h);
   check_step(x, state.c, "c");
-  const auto gates = chunk(x + matmul(state.h, transpose(weight_hh)), 4, 1);
-  const Tensor i = sigmoid(gates[0]);
-  const Tensor f = sigmoid(gates[1]);
-  const Tensor g = tanh(gates[2]);
-  const Tensor o = sigmoid(gates[3]);
-  const Tensor c = f * state.c + i * g;
-  return {o * tanh(c), c};
+  return fused(
+      [](const Tensor& from_x, const Tensor& from_h, const Tensor& c0) {
+        const auto gates = chunk(from_x + from_h, 4, -1);
+        const Tensor i = sigmoid(gates[0]);
+        const Tensor f = sigmoid(gates[1]);
+        const Tensor g = tanh(gates[2]);
+        const Tensor o = sigmoid(gates[3]);
+        const Tensor c = f * c0 + i * g;
+        return LSTMState{o * tanh(c), c};
+      },
+      x, linear(state.h, weight_hh), state.c);
 }
 
 }  // namespace unroll

@@ -6,7 +6,7 @@
 namespace unroll::kernels {
 
 /// What a buffer is used for. One kernel may hold all of them at once.
-enum class Scratch { packed_a, packed_b, vector_in, vector_out, count };
+enum class Scratch { packed_a, packed_b, vector_in, vector_out, registers, count };
 
 /// This thread's buffer of at least `bytes` for this use, 64-byte aligned; valid until the next
 /// call for the same use in this thread. Throws std::bad_alloc.

@@ -101,4 +101,30 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   });
 }
 
+// y = x W' + b: dx = G W, dW = G' x, db = sum of G
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  detail::require_floating("linear", x);
+  detail::require_same_dtype("linear", x, weight);
+  if (x.dim() == 0 || weight.dim() != 2 || x.size(-1) != weight.size(1))
+    detail::fail<ShapeError>(
+        "linear: needs x [..., in] and weight [out, in]: x is {}, weight is {}", x.shape(),
+        weight.shape());
+  const std::int64_t in = weight.shape()[1], out = weight.shape()[0];
+  Tensor y;
+  if (x.dim() == 2) {
+    y = record("linear", {x, weight}, multiply(x, transpose(weight.detach())), Keep::inputs,
+               [](Back& back) {
+                 if (back.needs(0)) back.add(0, matmul(back.grad, back.in(1)));
+                 back.add_product(1, back.grad, back.in(0));
+               });
+  } else {
+    Shape shape = x.shape();
+    shape[x.dim() - 1] = out;
+    const std::int64_t rows = x.numel() / std::max<std::int64_t>(in, 1);
+    y = in > 0 ? reshape(linear(reshape(x, {rows, in}), weight), shape)
+               : matmul(x, transpose(weight));
+  }
+  return bias.defined() ? y + bias : y;
+}
+
 }  // namespace unroll

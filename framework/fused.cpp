@@ -1,0 +1,834 @@
+/// fused(): makes programs of what trace.h has written down, and runs them.
+
+#include "framework/fused.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "framework/autograd.h"
+#include "framework/internal.h"
+#include "framework/kernels/parallel.h"
+#include "framework/kernels/scratch.h"
+#include "framework/ops.h"
+#include "framework/trace.h"
+
+namespace unroll::detail {
+namespace {
+
+using kernels::ElementwiseFn;
+using kernels::Op;
+using Kind = TracedValue::Kind;
+
+constexpr std::int64_t kBlock = 256;       // columns at a time: a register is 1 or 2 KB of L1 cache
+constexpr std::int64_t kParallel = 65536;  // instructions times elements worth a second thread
+constexpr std::size_t kMostOperands = 96;  // of one stage
+constexpr std::size_t kMostArrays = 64;
+constexpr std::size_t kMostPrograms = 32;  // of one function
+
+// --- A stage: straight-line code over blocks of columns ------------------------------------------
+
+/// Where an operand of the code lies.
+struct Operand {
+  enum class Kind : std::uint8_t {
+    memory,     ///< columns of an array, from `column` on
+    splat,      ///< one element of each row of an array, repeated
+    constant,   ///< a number, repeated
+    temporary,  ///< a register
+  } kind;
+  int array = 0;
+  std::int64_t column = 0;
+  double number = 0.0;
+};
+
+struct Instruction {
+  Op op;
+  int to;
+  int in[3];
+  double s[2];
+};
+
+/// Rows of an array in memory, `stride` elements apart; 0 for one row that repeats.
+struct Array {
+  void* data;
+  std::int64_t stride;
+};
+
+struct Stage {
+  std::int64_t columns = 0;  ///< that one pass of the code computes
+  std::vector<Operand> operands;
+  std::vector<Instruction> code;
+
+  template <class T>
+  void run(const Array* arrays, std::int64_t rows) const;
+
+ private:
+  template <class T>
+  void run_part(const Array* arrays, std::int64_t first_row, std::int64_t last_row,
+                std::int64_t first_column, std::int64_t last_column) const;
+};
+
+template <class T>
+void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t last_row,
+                     std::int64_t first_column, std::int64_t last_column) const {
+  const auto& kernels = kernels::float_kernels<T>().elementwise;
+  T* registers = static_cast<T*>(kernels::scratch(
+      kernels::Scratch::registers, operands.size() * static_cast<std::size_t>(kBlock) * sizeof(T)));
+  T* at[kMostOperands];
+  for (std::size_t i = 0; i < operands.size(); ++i) {
+    if (operands[i].kind == Operand::Kind::memory) continue;
+    at[i] = registers + static_cast<std::int64_t>(i) * kBlock;
+    if (operands[i].kind == Operand::Kind::constant)
+      std::fill_n(at[i], std::min(kBlock, last_column - first_column),
+                  static_cast<T>(operands[i].number));
+  }
+  for (std::int64_t row = first_row; row < last_row; ++row) {
+    for (std::int64_t column = first_column; column < last_column; column += kBlock) {
+      const std::int64_t n = std::min(kBlock, last_column - column);
+      for (std::size_t i = 0; i < operands.size(); ++i) {
+        const Operand& x = operands[i];
+        if (x.kind > Operand::Kind::splat) continue;
+        T* first = static_cast<T*>(arrays[x.array].data) + row * arrays[x.array].stride + x.column;
+        if (x.kind == Operand::Kind::memory)
+          at[i] = first + column;
+        else
+          std::fill_n(at[i], n, *first);
+      }
+      for (const Instruction& i : code)
+        kernels[static_cast<std::size_t>(i.op)](n, at[i.to], at[i.in[0]], at[i.in[1]], at[i.in[2]],
+                                                i.s);
+    }
+  }
+}
+
+template <class T>
+void Stage::run(const Array* arrays, std::int64_t rows) const {
+  bool flat = true;  // the rows of every array follow one another, so that they are one long row
+  for (const Operand& x : operands) {
+    if (x.kind == Operand::Kind::splat) flat = false;
+    if (x.kind == Operand::Kind::memory) flat = flat && arrays[x.array].stride == columns;
+  }
+  const auto work = static_cast<std::int64_t>(code.size());
+  if (flat) {
+    kernels::parallel_for(
+        0, rows * columns, std::max(kBlock, kParallel / work / 2),
+        [&](std::int64_t first, std::int64_t last) { run_part<T>(arrays, 0, 1, first, last); });
+  } else {
+    kernels::parallel_for(0, rows, std::max<std::int64_t>(1, kParallel / (work * columns) / 2),
+                          [&](std::int64_t first, std::int64_t last) {
+                            run_part<T>(arrays, first, last, 0, columns);
+                          });
+  }
+}
+
+/// Makes the code of a stage: backwards from what is wanted to what is given.
+class Assembler {
+ public:
+  Assembler(const std::vector<TracedValue>& values) : values_(values), uses_(values.size()) {}
+
+  /// A value that lies in an array.
+  void give(int value, int array) { given_.push_back({value, array}); }
+  /// Columns of an array that shall hold columns of values.
+  void want(const std::vector<Window>& content, int array) {
+    std::int64_t column = 0;
+    for (const Window& w : content) {
+      wanted_.push_back({w, array, column});
+      column += w.width;
+    }
+  }
+
+  Stage assemble() {
+    for (const Wanted& w : wanted_) {
+      columns_ = std::gcd(columns_, std::gcd(w.column, w.content.width));
+      widest_ = std::max(widest_, w.content.width);
+      visit(w.content);
+    }
+    if (columns_ < widest_ / 16) throw TraceStop();  // cut so finely that it would be slow
+    stage_.columns = columns_;
+    for (const Wanted& w : wanted_)
+      for (std::int64_t at = 0; at < w.content.width; at += columns_)
+        put(w.content.value, w.content.offset + at, w.array, w.column + at);
+    if (stage_.operands.size() > kMostOperands) throw TraceStop();
+    reuse_registers();
+    return std::move(stage_);
+  }
+
+ private:
+  struct Wanted {
+    Window content;
+    int array;
+    std::int64_t column;
+  };
+  struct Made {
+    int value;
+    std::int64_t offset;
+    int operand;
+  };
+
+  const TracedValue& value(int i) const { return values_[static_cast<std::size_t>(i)]; }
+
+  int array_of(int v) const {
+    for (const auto& [given, array] : given_)
+      if (given == v) return array;
+    return -1;
+  }
+
+  /// Finds the width that all windows are multiples of, and how often a value is used.
+  void visit(const Window& w) {
+    const TracedValue& v = value(w.value);
+    if (v.kind == Kind::constant) return;
+    if (w.width != 1 || v.width() != 1) columns_ = std::gcd(columns_, std::gcd(w.offset, w.width));
+    if (uses_[static_cast<std::size_t>(w.value)]++ > 0 || array_of(w.value) >= 0) return;
+    for (int k = 0; k < v.operands; ++k) visit(v.in[k]);
+  }
+
+  int operand(Operand x) {
+    stage_.operands.push_back(x);
+    return static_cast<int>(stage_.operands.size()) - 1;
+  }
+
+  /// The operand that holds columns [offset, offset + columns_) of a value, or its only column
+  /// repeated.
+  int load(int v, std::int64_t offset) {
+    for (const Made& m : made_)
+      if (m.value == v && m.offset == offset) return m.operand;
+    const TracedValue& x = value(v);
+    int result;
+    if (x.kind == Kind::constant) {
+      result = operand({.kind = Operand::Kind::constant, .number = x.s[0]});
+    } else if (const int array = array_of(v); array >= 0) {
+      const bool repeats = x.width() == 1 && columns_ > 1;
+      result = operand({.kind = repeats ? Operand::Kind::splat : Operand::Kind::memory,
+                        .array = array,
+                        .column = offset});
+    } else {
+      if (x.kind == Kind::argument) throw TraceStop();  // a value that was not kept
+      Instruction i{.op = x.op, .to = 0, .in = {}, .s = {x.s[0], x.s[1]}};
+      int count = x.operands;
+      std::pair<int, std::int64_t> in[3];
+      const auto source = [&](const Window& w, std::int64_t at) {
+        const bool repeats = w.width == 1 && x.width() > 1;
+        if (repeats && value(w.value).width() > 1 && value(w.value).kind != Kind::constant)
+          throw TraceStop();
+        return std::pair{w.value, repeats ? w.offset : w.offset + at};
+      };
+      for (int k = 0; k < count; ++k) in[k] = source(x.in[k], offset);
+      // a * b + c is one instruction where the product is needed for nothing else.
+      for (int k = 0; k < 2 && i.op == Op::add; ++k) {
+        const TracedValue& product = value(in[k].first);
+        if (product.kind != Kind::instruction || product.op != Op::mul ||
+            uses_[static_cast<std::size_t>(in[k].first)] != 1 || array_of(in[k].first) >= 0 ||
+            product.width() != x.width())
+          continue;
+        in[2] = in[1 - k];
+        const std::int64_t at = in[k].second;
+        in[0] = source(product.in[0], at);
+        in[1] = source(product.in[1], at);
+        i.op = Op::muladd;
+        count = 3;
+      }
+      for (int k = 0; k < 3; ++k) i.in[k] = k < count ? load(in[k].first, in[k].second) : i.in[0];
+      i.to = result = operand({.kind = Operand::Kind::temporary});
+      stage_.code.push_back(i);
+    }
+    made_.push_back({v, offset, result});
+    return result;
+  }
+
+  /// Computes columns of a value into an array.
+  void put(int v, std::int64_t offset, int array, std::int64_t column) {
+    const int from = load(v, offset);
+    const Operand to{.kind = Operand::Kind::memory, .array = array, .column = column};
+    Operand& home = stage_.operands[static_cast<std::size_t>(from)];
+    if (home.kind == Operand::Kind::temporary) {
+      home = to;  // those who read it later read it there
+    } else {
+      const int target = operand(to);
+      stage_.code.push_back({.op = Op::copy, .to = target, .in = {from, from, from}, .s = {}});
+    }
+  }
+
+  /// Registers whose value is no longer needed take the next one, so that all of them stay in the
+  /// L1 cache.
+  void reuse_registers() {
+    auto& operands = stage_.operands;
+    std::vector<std::size_t> last(operands.size(), 0);
+    for (std::size_t i = 0; i < stage_.code.size(); ++i)
+      for (int k : stage_.code[i].in) last[static_cast<std::size_t>(k)] = i;
+    std::vector<int> name(operands.size()), free;
+    std::iota(name.begin(), name.end(), 0);
+    for (std::size_t i = 0; i < stage_.code.size(); ++i) {
+      Instruction& instruction = stage_.code[i];
+      int old[3];
+      for (int k = 0; k < 3; ++k) {
+        old[k] = instruction.in[k];
+        instruction.in[k] = name[static_cast<std::size_t>(old[k])];
+      }
+      for (int k = 0; k < 3; ++k) {
+        const auto x = static_cast<std::size_t>(old[k]);
+        const bool again = (k > 0 && old[0] == old[k]) || (k > 1 && old[1] == old[k]);
+        if (!again && operands[x].kind == Operand::Kind::temporary && last[x] == i)
+          free.push_back(name[x]);
+      }
+      const auto to = static_cast<std::size_t>(instruction.to);
+      if (operands[to].kind == Operand::Kind::temporary && !free.empty()) {
+        name[to] = free.back();
+        free.pop_back();
+      }
+      instruction.to = name[to];
+    }
+    // Leave out the operands that have no name of their own any more.
+    std::vector<int> place(operands.size(), -1);
+    std::vector<Operand> kept;
+    const auto renumber = [&](int& x) {
+      int& p = place[static_cast<std::size_t>(x)];
+      if (p < 0) {
+        p = static_cast<int>(kept.size());
+        kept.push_back(operands[static_cast<std::size_t>(x)]);
+      }
+      x = p;
+    };
+    for (Instruction& i : stage_.code) {
+      for (int& x : i.in) renumber(x);
+      renumber(i.to);
+    }
+    operands = std::move(kept);
+  }
+
+  const std::vector<TracedValue>& values_;
+  std::vector<int> uses_;
+  std::vector<std::pair<int, int>> given_;
+  std::vector<Wanted> wanted_;
+  std::vector<Made> made_;
+  std::int64_t columns_ = 0, widest_ = 0;
+  Stage stage_;
+};
+
+}  // namespace
+
+// --- A program: both stages, and what lies between them ------------------------------------------
+
+/// Arrays are numbered: arguments, results, values that are kept for the derivative, gradients of
+/// the results and of the kept values, gradients of the arguments.
+struct FusedProgram {
+  std::int32_t count = 1;
+
+  // What it is for.
+  DType dtype;
+  std::vector<Shape> shapes;    ///< of the arguments
+  std::uint32_t differentiate;  ///< arguments that require a gradient, as bits
+
+  bool possible = false;  ///< if not, the function runs as it stands
+  std::int64_t rows = 0;
+  std::vector<TracedValue> values;
+  Stage forward;
+  struct Result {
+    Shape shape;
+    bool differentiable;
+    int value;            ///< the value that it is, or -1
+    bool needed = false;  ///< by the derivative
+  };
+  std::vector<Result> results;
+
+  // The derivative.
+  std::uint32_t kept_arguments = 0;  ///< as bits
+  struct Kept {
+    int value;
+    std::int64_t offset;  ///< in the memory of kept values
+  };
+  std::vector<Kept> kept;
+  std::int64_t kept_elements = 0;
+  std::vector<int> seeds;  ///< the values that stand for the gradients that come in
+  struct Gradient {
+    Shape shape;
+    std::vector<Window> content;  ///< empty: the argument has no influence
+    int same_as = -1;             ///< the gradient of this argument is the same
+  };
+  std::vector<Gradient> gradients;
+  Stage backward;
+  /// The program that also takes gradients of the kept values, for higher derivatives.
+  Ref<FusedProgram> extended;
+
+  int result_array(std::size_t k) const { return static_cast<int>(shapes.size() + k); }
+  int kept_array(std::size_t k) const {
+    return static_cast<int>(shapes.size() + results.size() + k);
+  }
+  int seed_array(std::size_t k) const { return kept_array(kept.size() + k); }
+  int gradient_array(std::size_t k) const { return seed_array(seeds.size() + k); }
+};
+FusedProgram* retain(FusedProgram* program) {
+  count_up(program->count);
+  return program;
+}
+void release(FusedProgram* program) {
+  if (count_down(program->count) == 0) delete program;
+}
+
+namespace {
+
+std::int64_t width_of(const Shape& shape) { return shape.empty() ? 1 : shape.back(); }
+std::int64_t rows_of(const Shape& shape) {
+  return shape.numel() / std::max<std::int64_t>(width_of(shape), 1);
+}
+
+/// Finds what the derivative needs of the forward stage.
+class NeededValues {
+ public:
+  NeededValues(FusedProgram& program, std::size_t forward_values)
+      : program_(program), forward_values_(forward_values), seen_(program.values.size()) {}
+
+  void visit(const Window& w) {
+    const auto v = static_cast<std::size_t>(w.value);
+    if (seen_[v]) return;
+    seen_[v] = true;
+    const TracedValue& value = program_.values[v];
+    if (value.kind == Kind::constant) return;
+    if (value.kind == Kind::argument) {
+      if (v < program_.shapes.size()) program_.kept_arguments |= 1u << v;
+      return;
+    }
+    // What costs one multiplication is not worth the memory.
+    if (v < forward_values_ && value.op != Op::affine && value.op != Op::neg) {
+      keep(w.value, value);
+      return;
+    }
+    for (int k = 0; k < value.operands; ++k) visit(value.in[k]);
+  }
+
+ private:
+  void keep(int v, const TracedValue& value) {
+    for (auto& result : program_.results)
+      if (result.value == v) {
+        result.needed = true;
+        return;
+      }
+    if (value.one_row) throw TraceStop();
+    program_.kept.push_back({v, program_.kept_elements});
+    program_.kept_elements += program_.rows * value.width();
+  }
+
+  FusedProgram& program_;
+  std::size_t forward_values_;
+  std::vector<bool> seen_;
+};
+
+/// Whether the traced gradients may leave the program as they are.
+void check_rows(const FusedProgram& program, const std::vector<Window>& content) {
+  for (const Window& w : content)
+    if (program.values[static_cast<std::size_t>(w.value)].one_row) throw TraceStop();
+}
+
+/// Calls the function with tensors that stand for arguments of these shapes, and writes down what
+/// happens. With `base`: the program for the same that also takes gradients of the values that base
+/// keeps.
+void make(FusedProgram& program, FusedFunction::Call call, int result_count,
+          const FusedProgram* base = nullptr) {
+  const std::size_t n = program.shapes.size(), m = static_cast<std::size_t>(result_count);
+  Shape lead;
+  for (const Shape& shape : program.shapes)
+    if (rows_of(shape) > program.rows) {
+      program.rows = rows_of(shape);
+      lead = shape;
+    }
+  if (program.rows == 0) throw TraceStop();
+  GradMode recording(program.differentiate != 0);
+  Trace traced(program.dtype, program.rows);
+  std::vector<Tensor> arguments, results(m);
+  for (std::size_t k = 0; k < n; ++k) {
+    Shape shape = program.shapes[k];
+    const bool wanted = (program.differentiate >> k & 1u) != 0;
+    if (rows_of(shape) != program.rows && rows_of(shape) != 1) throw TraceStop();
+    if (wanted && rows_of(shape) != program.rows) {  // its gradient is summed by the tape
+      const std::int64_t width = width_of(shape);
+      shape = lead;
+      shape[shape.size() - 1] = width;
+    }
+    arguments.push_back(traced.argument(shape));
+    if (wanted) arguments.back().requires_grad_();
+  }
+  call(arguments.data(), results.data());
+  const std::size_t forward_values = traced.values.size();
+
+  std::vector<std::vector<Window>> contents;
+  for (const Tensor& y : results) {
+    contents.push_back(traced.read(y));
+    if (rows_of(y.shape()) != program.rows) throw TraceStop();
+    const bool whole =
+        contents.back().size() == 1 && contents.back()[0].offset == 0 &&
+        contents.back()[0].width ==
+            traced.values[static_cast<std::size_t>(contents.back()[0].value)].width();
+    program.results.push_back(
+        {y.shape(), y.requires_grad(), whole ? contents.back()[0].value : -1});
+  }
+
+  if (program.differentiate != 0) {
+    std::vector<Tensor> ys, xs, seeds;
+    const auto seed = [&](const Tensor& y) {
+      program.seeds.push_back(static_cast<int>(traced.values.size()));
+      const Tensor g = traced.argument(y.shape());
+      if (!y.requires_grad()) return;
+      ys.push_back(y);
+      seeds.push_back(g);
+    };
+    for (const Tensor& y : results) seed(y);
+    for (std::size_t k = 0; base && k < base->kept.size(); ++k) {
+      const auto origin =
+          std::find_if(traced.origins.begin(), traced.origins.end(),
+                       [&](const Trace::Origin& o) { return o.value == base->kept[k].value; });
+      const std::int64_t width =
+          traced.values[static_cast<std::size_t>(base->kept[k].value)].width();
+      seed(width == width_of(origin->tensor.shape())
+               ? origin->tensor
+               : narrow(origin->tensor, -1, origin->column, width));
+    }
+    for (std::size_t k = 0; k < n; ++k)
+      if (arguments[k].requires_grad()) xs.push_back(arguments[k]);
+    std::vector<Tensor> gs(xs.size());
+    if (!ys.empty()) gs = grad(ys, xs, {.grad_outputs = seeds, .allow_unused = true});
+    std::size_t next = 0;
+    for (std::size_t k = 0; k < n; ++k) {
+      program.gradients.push_back({arguments[k].shape(), {}, -1});
+      if (!arguments[k].requires_grad()) continue;
+      const Tensor& g = gs[next++];
+      if (!g.defined()) continue;
+      auto& gradient = program.gradients.back();
+      gradient.content = traced.read(g);
+      for (std::size_t j = 0; j < k; ++j)
+        if (program.gradients[j].content == gradient.content && program.gradients[j].same_as < 0 &&
+            program.gradients[j].shape == gradient.shape)
+          gradient.same_as = static_cast<int>(j);
+    }
+  }
+  program.values = std::move(traced.values);
+
+  NeededValues needed(program, forward_values);
+  for (const auto& gradient : program.gradients) {
+    check_rows(program, gradient.content);
+    for (const Window& w : gradient.content) needed.visit(w);
+  }
+  if (base) {  // it runs on what base has kept
+    for (auto& kept : program.kept)
+      kept.offset = std::find_if(base->kept.begin(), base->kept.end(), [&](const auto& k) {
+                      return k.value == kept.value;
+                    })->offset;
+  }
+  if (static_cast<std::size_t>(program.gradient_array(n)) > kMostArrays) throw TraceStop();
+  Assembler forward(program.values), backward(program.values);
+  for (std::size_t k = 0; k < n; ++k) {
+    forward.give(static_cast<int>(k), static_cast<int>(k));
+    if ((program.kept_arguments >> k & 1u) != 0)
+      backward.give(static_cast<int>(k), static_cast<int>(k));
+  }
+  for (std::size_t k = 0; k < m; ++k) {
+    forward.want(contents[k], program.result_array(k));
+    if (program.results[k].needed) backward.give(program.results[k].value, program.result_array(k));
+  }
+  for (std::size_t k = 0; k < program.kept.size(); ++k) {
+    const int v = program.kept[k].value;
+    forward.want({{v, 0, program.values[static_cast<std::size_t>(v)].width()}},
+                 program.kept_array(k));
+    backward.give(v, program.kept_array(k));
+  }
+  program.forward = forward.assemble();
+  if (program.differentiate == 0) return;
+  for (std::size_t k = 0; k < program.seeds.size(); ++k)
+    backward.give(program.seeds[k], program.seed_array(k));
+  bool any = false;
+  for (std::size_t k = 0; k < n; ++k) {
+    const auto& gradient = program.gradients[k];
+    if (gradient.content.empty() || gradient.same_as >= 0) continue;
+    backward.want(gradient.content, program.gradient_array(k));
+    any = true;
+  }
+  if (any) program.backward = backward.assemble();
+}
+
+// --- Running a program ---------------------------------------------------------------------------
+
+/// Elements from one row of x to the next if the rows lie at equal distances, 0 for a row that
+/// repeats, or -1.
+std::int64_t row_stride(const Tensor& x, std::int64_t rows) {
+  const Shape &shape = x.shape(), &strides = x.strides();
+  const std::int64_t width = width_of(shape);
+  if (width > 1 && strides.back() != 1) return -1;
+  std::int64_t stride = width, next = -1;  // next: the stride that the dimension before must have
+  for (std::int64_t d = shape.size() - 2; d >= 0; --d) {
+    if (shape[d] == 1) continue;
+    if (next < 0)
+      stride = strides[d];
+    else if (strides[d] != next)
+      return -1;
+    next = strides[d] * shape[d];
+  }
+  return next < 0 && rows > 1 ? 0 : stride;
+}
+
+/// x as an array, copied into `copy` if its rows lie otherwise. Only stages that read it get it.
+Array array_of(const Tensor& x, std::int64_t rows, Tensor& copy) {
+  std::int64_t stride = row_stride(x, rows);
+  const Tensor* from = &x;
+  if (stride < 0) {
+    copy = dense(x);
+    from = &copy;
+    stride = row_stride(copy, rows);
+  }
+  return {const_cast<void*>(read(*from)), stride};
+}
+
+Array kept_array(const FusedProgram& program, Storage& storage, std::size_t k) {
+  const auto& kept = program.kept[k];
+  return {static_cast<char*>(storage.data()) + kept.offset * size_of(program.dtype),
+          program.values[static_cast<std::size_t>(kept.value)].width()};
+}
+
+void run(const Stage& stage, DType dtype, const Array* arrays, std::int64_t rows) {
+  dispatch_floating(dtype, [&]<class T>(T) { stage.run<T>(arrays, rows); });
+}
+
+/// Differentiates a chain: by the program, or, under create_graph, by the same instructions as
+/// operations on the tape.
+struct FusedRule {
+  Ref<FusedProgram> program;
+  FusedFunction::Call call;
+  Ref<Storage> kept;
+  struct {
+    Ref<Storage> storage;
+    std::uint32_t version = 0;
+  } results[kFusedResults];
+
+  void operator()(Back& back) const {
+    bool more = false;
+    for (std::size_t k = 0; k < program->kept.size(); ++k)
+      more = more || back.grad_of(static_cast<int>(program->results.size() + k)).defined();
+    const FusedProgram& p = more ? extended() : *program;
+    for (std::size_t k = 0; k < p.results.size(); ++k)
+      if (results[k].storage && results[k].storage->version != results[k].version)
+        fail<GraphError>(
+            "backward: the output of fused, a tensor of shape {}, was written in place; the "
+            "gradient needs its old values",
+            p.results[k].shape);
+    if (back.create_graph())
+      record(p, back);
+    else
+      compute(p, back);
+  }
+
+ private:
+  const FusedProgram& extended() const {
+    if (!program->extended) {
+      auto more = Ref<FusedProgram>::adopt(new FusedProgram);
+      more->dtype = program->dtype;
+      more->shapes = program->shapes;
+      more->differentiate = program->differentiate;
+      make(*more, call, static_cast<int>(program->results.size()), program.get());
+      program->extended = std::move(more);
+    }
+    return *program->extended;
+  }
+
+  static Tensor seed(const FusedProgram& p, const Back& back, std::size_t k) {
+    const Tensor g = back.grad_of(static_cast<int>(k));
+    if (g.defined()) return g;
+    return zeros(p.values[static_cast<std::size_t>(p.seeds[k])].shape, p.dtype);
+  }
+
+  void compute(const FusedProgram& p, Back& back) const {
+    Array arrays[kMostArrays];
+    Tensor seeds[kMostArrays], copies[kMostArrays], gradients[kFusedArguments];
+    std::size_t copy = 0;
+    for (std::size_t k = 0; k < p.shapes.size(); ++k)
+      if ((p.kept_arguments >> k & 1u) != 0)
+        arrays[k] = array_of(back.in(static_cast<int>(k)), p.rows, copies[copy++]);
+    for (std::size_t k = 0; k < p.results.size(); ++k)
+      if (p.results[k].needed)
+        arrays[p.result_array(k)] = {results[k].storage->data(), width_of(p.results[k].shape)};
+    for (std::size_t k = 0; k < p.kept.size(); ++k)
+      arrays[p.kept_array(k)] = kept_array(p, *kept, k);
+    for (std::size_t k = 0; k < p.seeds.size(); ++k) {
+      seeds[k] = seed(p, back, k);
+      arrays[p.seed_array(k)] = array_of(seeds[k], p.rows, copies[copy++]);
+    }
+    for (std::size_t k = 0; k < p.gradients.size(); ++k) {
+      const auto& gradient = p.gradients[k];
+      if (gradient.content.empty()) continue;
+      if (gradient.same_as >= 0) {
+        gradients[k] = gradients[gradient.same_as];
+        continue;
+      }
+      gradients[k] = empty(gradient.shape, p.dtype);
+      arrays[p.gradient_array(k)] = {overwrite(gradients[k]), width_of(gradient.shape)};
+    }
+    run(p.backward, p.dtype, arrays, p.rows);
+    for (std::size_t k = 0; k < p.gradients.size(); ++k)
+      if (gradients[k].defined()) back.add(static_cast<int>(k), std::move(gradients[k]));
+  }
+
+  void record(const FusedProgram& p, Back& back) const {
+    std::vector<Tensor> made(p.values.size());
+    for (std::size_t k = 0; k < p.shapes.size(); ++k)
+      if ((p.kept_arguments >> k & 1u) != 0) made[k] = back.in(static_cast<int>(k));
+    for (std::size_t k = 0; k < p.results.size(); ++k)
+      if (p.results[k].needed)
+        made[static_cast<std::size_t>(p.results[k].value)] = back.result(
+            static_cast<int>(k), attach(results[k].storage, p.dtype, p.results[k].shape, 0));
+    for (std::size_t k = 0; k < p.kept.size(); ++k) {
+      // Numbered as in the program that the forward stage ran, whose kept values these are.
+      const auto& all = program->kept;
+      const auto number = static_cast<std::size_t>(
+          std::find_if(all.begin(), all.end(),
+                       [&](const auto& x) { return x.value == p.kept[k].value; }) -
+          all.begin());
+      const auto v = static_cast<std::size_t>(p.kept[k].value);
+      made[v] = back.result(static_cast<int>(p.results.size() + number),
+                            attach(kept, p.dtype, p.values[v].shape, p.kept[k].offset));
+    }
+    for (std::size_t k = 0; k < p.seeds.size(); ++k)
+      made[static_cast<std::size_t>(p.seeds[k])] = seed(p, back, k);
+
+    const auto window = [&](const Window& w, auto& value) -> Tensor {
+      const TracedValue& v = p.values[static_cast<std::size_t>(w.value)];
+      const Tensor x = value(w.value, value);
+      return v.kind == Kind::constant || w.width == v.width() ? x
+                                                              : narrow(x, -1, w.offset, w.width);
+    };
+    const auto value = [&](int i, auto& self) -> Tensor {
+      Tensor& x = made[static_cast<std::size_t>(i)];
+      if (x.defined()) return x;
+      const TracedValue& v = p.values[static_cast<std::size_t>(i)];
+      if (v.kind == Kind::constant) return x = scalar(v.s[0], p.dtype);
+      Tensor in[3];
+      for (int k = 0; k < v.operands; ++k) in[k] = window(v.in[k], self);
+      return x = apply(v.op, in, v.s);
+    };
+    for (std::size_t k = 0; k < p.gradients.size(); ++k) {
+      std::vector<Tensor> pieces;
+      for (const Window& w : p.gradients[k].content) {
+        Shape shape = p.gradients[k].shape;
+        if (!shape.empty()) shape[shape.size() - 1] = w.width;
+        pieces.push_back(broadcast_to(window(w, value), shape));
+      }
+      if (pieces.empty()) continue;
+      back.add(static_cast<int>(k), pieces.size() == 1 ? pieces[0] : concatenate(pieces, -1));
+    }
+  }
+
+  /// One instruction as operations of the tape.
+  static Tensor apply(Op op, const Tensor* in, const double* s) {
+    const Tensor &a = in[0], &b = in[1], &c = in[2];
+    switch (op) {
+      case Op::copy: return a;
+      case Op::affine: return a * s[0] + s[1];
+      case Op::neg: return -a;
+      case Op::abs: return abs(a);
+      case Op::sign: return sign(a);
+      case Op::square: return square(a);
+      case Op::relu: return relu(a);
+      case Op::clamp: return clamp(a, s[0], s[1]);
+      case Op::add: return a + b;
+      case Op::sub: return a - b;
+      case Op::mul: return a * b;
+      case Op::minimum: return minimum(a, b);
+      case Op::maximum: return maximum(a, b);
+      case Op::eq: return a == b;
+      case Op::ne: return a != b;
+      case Op::lt: return a < b;
+      case Op::le: return a <= b;
+      case Op::gt: return a > b;
+      case Op::ge: return a >= b;
+      case Op::where: return where(a, b, c);
+      case Op::muladd: return a * b + c;
+      case Op::div: return a / b;
+      case Op::exp: return exp(a);
+      case Op::log: return log(a);
+      case Op::sqrt: return sqrt(a);
+      case Op::sin: return sin(a);
+      case Op::cos: return cos(a);
+      case Op::tanh: return tanh(a);
+      case Op::sigmoid: return sigmoid(a);
+      case Op::softplus: return softplus(a);
+      case Op::pow: return pow(a, b);
+      case Op::tanh_grad: return a * (1.0 - square(b));
+      case Op::sigmoid_grad: return a * b * (1.0 - b);
+      case Op::count: break;
+    }
+    throw TraceStop();  // not reached
+  }
+};
+
+}  // namespace
+
+FusedFunction::FusedFunction(Call call, int arguments, int results)
+    : call_(call), arguments_(arguments), results_(results) {}
+FusedFunction::~FusedFunction() = default;
+
+void FusedFunction::operator()(const Tensor* arguments, Tensor* results) {
+  const auto n = static_cast<std::size_t>(arguments_);
+  const bool recording = grad_enabled();
+  std::uint32_t differentiate = 0;
+  for (std::size_t k = 0; recording && k < n; ++k)
+    differentiate |= static_cast<std::uint32_t>(arguments[k].requires_grad()) << k;
+  const auto is_for = [&](const FusedProgram& p) {
+    if (p.differentiate != differentiate) return false;
+    for (std::size_t k = 0; k < n; ++k)
+      if (arguments[k].dtype() != p.dtype || arguments[k].shape() != p.shapes[k]) return false;
+    return true;
+  };
+  FusedProgram* program = nullptr;
+  for (const auto& p : programs_)
+    if (is_for(*p)) {
+      program = p.get();
+      break;
+    }
+  if (!program && !trace && results_ <= kFusedResults) {
+    auto made = Ref<FusedProgram>::adopt(new FusedProgram);
+    made->dtype = arguments[0].dtype();
+    made->differentiate = differentiate;
+    bool fits = is_floating(made->dtype);
+    for (std::size_t k = 0; k < n; ++k) {
+      made->shapes.push_back(arguments[k].shape());
+      fits = fits && arguments[k].dtype() == made->dtype;
+    }
+    if (fits) {
+      try {
+        make(*made, call_, results_);
+        made->possible = true;
+      } catch (const TraceStop&) {
+      } catch (const Error&) {  // it comes again, about the arguments themselves
+        call_(arguments, results);
+        return;
+      }
+      if (programs_.size() == kMostPrograms) programs_.erase(programs_.begin());
+      programs_.push_back(std::move(made));
+      program = programs_.back().get();
+    }
+  }
+  if (trace || !program || !program->possible) {
+    call_(arguments, results);
+    return;
+  }
+
+  const FusedProgram& p = *program;
+  Array arrays[kMostArrays];
+  Tensor copies[kFusedArguments];
+  for (std::size_t k = 0; k < n; ++k) arrays[k] = array_of(arguments[k], p.rows, copies[k]);
+  for (std::size_t k = 0; k < p.results.size(); ++k) {
+    results[k] = empty(p.results[k].shape, p.dtype);
+    arrays[p.result_array(k)] = {overwrite(results[k]), width_of(p.results[k].shape)};
+  }
+  Ref<Storage> kept;
+  if (p.kept_elements > 0) kept = Storage::make(p.kept_elements * size_of(p.dtype));
+  for (std::size_t k = 0; k < p.kept.size(); ++k) arrays[p.kept_array(k)] = kept_array(p, *kept, k);
+  run(p.forward, p.dtype, arrays, p.rows);
+  if (differentiate == 0) return;
+
+  FusedRule rule{Ref<FusedProgram>::share(program), call_, std::move(kept), {}};
+  Keep keep = Keep::none;
+  for (std::size_t k = 0; k < n; ++k)
+    if ((p.kept_arguments >> k & 1u) != 0) keep = keep | Keep::input(static_cast<int>(k));
+  for (std::size_t k = 0; k < p.results.size(); ++k)
+    if (p.results[k].needed) rule.results[k] = {results[k].impl().storage, version(results[k])};
+  record_all("fused", Inputs(arguments, n), results, results_, keep, std::move(rule));
+  for (std::size_t k = 0; k < p.results.size(); ++k)
+    if (!p.results[k].differentiable) results[k].impl().node.reset();
+}
+
+}  // namespace unroll::detail

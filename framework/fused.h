@@ -1,0 +1,88 @@
+#pragma once
+/// fused(): a chain of elementwise operations done in one pass over memory, and as one entry on the
+/// tape.
+
+#include <cstddef>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "framework/for_each_tensor.h"
+#include "framework/tensor.h"
+
+namespace unroll {
+
+namespace detail {
+
+inline constexpr int kFusedArguments = 8;
+inline constexpr int kFusedResults = 4;
+
+struct FusedProgram;
+
+/// What is known of one function in one thread: a program for each set of shapes that it met.
+class FusedFunction {
+ public:
+  /// Calls the function: reads as many tensors as it has arguments, writes its results.
+  using Call = void (*)(const Tensor* arguments, Tensor* results);
+
+  FusedFunction(Call call, int arguments, int results);
+  ~FusedFunction();
+  FusedFunction(const FusedFunction&) = delete;
+  FusedFunction& operator=(const FusedFunction&) = delete;
+  void operator()(const Tensor* arguments, Tensor* results);
+
+ private:
+  Call call_;
+  int arguments_, results_;
+  std::vector<Ref<FusedProgram>> programs_;
+};
+
+}  // namespace detail
+
+/// f(args...), computed in one pass. f is a lambda that captures nothing, takes Tensors and returns
+/// a Tensor or a struct, pair, tuple or array of them (for_each_tensor.h):
+///
+///   auto [h, c] = fused([](const Tensor& x, const Tensor& r, const Tensor& c0) {
+///     const auto gates = chunk(x + r, 4, -1);
+///     const Tensor c = sigmoid(gates[1]) * c0 + sigmoid(gates[0]) * tanh(gates[2]);
+///     return std::pair{sigmoid(gates[3]) * tanh(c), c};
+///   }, x, matmul(h, u), c);
+///
+/// The values, all derivatives and all errors are those of f(args...) to within rounding. f is
+/// called once for each new set of shapes, with tensors that stand for its arguments, to see what
+/// it does; a program is made of that, and another one of the derivative that the rules of its
+/// operations give. From then on each call runs the program: block by block, from memory through
+/// the cache to memory, whatever the number of operations.
+///
+/// This works for elementwise operations and for pieces of the last dimension (chunk, split, narrow
+/// along it), with arguments that broadcast along rows (a bias) or along columns (a mask [B, 1]).
+/// With anything else in it, f runs as it stands, each time. What f does must depend on its
+/// arguments alone, and may depend on their shapes but not on their values.
+template <class F, class... Tensors>
+auto fused(F f, const Tensors&... args) {
+  static_assert(std::is_empty_v<F> && std::is_default_constructible_v<F>,
+                "fused(f, ...): f must capture nothing; what it uses are its arguments");
+  static_assert((std::is_same_v<Tensors, Tensor> && ...), "fused(f, ...): arguments are Tensors");
+  static_assert(sizeof...(args) >= 1 && sizeof...(args) <= detail::kFusedArguments,
+                "fused(f, ...): one to eight arguments");
+  using Result = decltype(f(args...));
+  Result result{};
+  int count = 0;
+  for_each_tensor(result, [&](Tensor&) { ++count; });
+  static thread_local detail::FusedFunction function(
+      [](const Tensor* in, Tensor* out) {
+        Result made = [in]<std::size_t... i>(std::index_sequence<i...>) { return F{}(in[i]...); }
+        (std::make_index_sequence<sizeof...(Tensors)>());
+        for_each_tensor(made, [&](Tensor& t) { *out++ = std::move(t); });
+      },
+      static_cast<int>(sizeof...(args)), count);
+  const Tensor in[] = {args...};
+  Tensor out[detail::kFusedResults];
+  function(in, out);
+  count = 0;
+  for_each_tensor(result, [&](Tensor& t) { t = std::move(out[count++]); });
+  return result;
+}
+
+}  // namespace unroll
