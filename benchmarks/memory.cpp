@@ -52,7 +52,9 @@ void measure(const char* what, int steps, const bench::Options& options, Make ma
 int main(int argc, char** argv) {
   const auto options = bench::parse(argc, argv, "Memory of a training step, and time per step");
   bench::print_header(",growth_mb,us_per_time_step");
+  int row = 0;
   for (int steps : {1000, 2000, 5000, 10000}) {
+    if (!options.wants_row(row++)) continue;
     measure("LSTM", steps, options, [](int in, int n) { return LSTM(in, n); });
     measure("customLSTM", steps, options,
             [](int in, int n) { return Recurrent(bench::CustomLSTM(in, n)); });
