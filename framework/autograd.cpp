@@ -6,6 +6,7 @@
 #include "framework/internal.h"
 #include "framework/kernels/parallel.h"
 #include "framework/ops.h"
+#include "framework/trace.h"
 
 namespace unroll {
 
@@ -225,16 +226,19 @@ constexpr std::int64_t kRowsTogether = 256;
 /// before outputs, so that walking it backwards meets a node after all that depend on it.
 struct Back::Sweep {
   struct Entry {
-    Node* node;
-    Tensor grad;                // summed so far
-    std::uint64_t outer_sweep;  // what the node carried before, for a sweep inside a sweep
-    std::int64_t outer_slot;
-    bool wanted;  // its gradient is asked for, or leads to one that is
-    bool passes;  // it has such inputs
-    bool target;
-    PoolVector<Product> products;  // still to be added to grad
-    std::int64_t rows;             // of them
-    PoolVector<Tensor> results;    // gradients of the results of an operation that has several
+    Node* node = nullptr;
+    Tensor grad;                    // summed so far
+    std::uint64_t outer_sweep = 0;  // what the node carried before, for a sweep inside a sweep
+    std::int64_t outer_slot = 0;
+    bool wanted = true;   // its gradient is asked for, or leads to one that is
+    bool passes = false;  // it has such inputs
+    bool target = false;
+    PoolVector<Product> products{};  // still to be added to grad
+    std::int64_t rows = 0;           // of them
+    // Elements of grad that are filled, where parts have been put into it; all of them if `first`
+    // is negative.
+    std::int64_t first = -1, last = -1;
+    PoolVector<Tensor> results{};  // gradients of the results of an operation that has several
   };
   PoolVector<Entry> entries;
   LeafPlaces leaves;
@@ -254,7 +258,9 @@ struct Back::Sweep {
         std::int64_t& place = leaves[node];
         if (place != LeafPlaces::kNone) return;
         place = static_cast<std::int64_t>(entries.size());
-        entries.push_back({node, Tensor(), 0, 0, true, false, false, {}, 0, {}});
+        Entry entry{};
+        entry.node = node;
+        entries.push_back(std::move(entry));
         return;
       }
       if (node->sweep == id) return;
@@ -270,16 +276,12 @@ struct Back::Sweep {
           continue;
         }
         visit.node->slot = static_cast<std::int64_t>(entries.size());
-        entries.push_back({visit.node,
-                           Tensor(),
-                           visit.outer_sweep,
-                           visit.outer_slot,
-                           true,
-                           true,
-                           false,
-                           {},
-                           0,
-                           {}});
+        Entry entry{};
+        entry.node = visit.node;
+        entry.outer_sweep = visit.outer_sweep;
+        entry.outer_slot = visit.outer_slot;
+        entry.passes = true;
+        entries.push_back(std::move(entry));
         path.pop_back();
       }
     }
@@ -341,9 +343,61 @@ struct Back::Sweep {
     add(find(y.impl().node.get())->grad, std::move(g));
   }
 
+  /// Fills what no part has reached.
+  static void finish(Entry& entry) {
+    if (entry.first < 0) return;
+    fill_zero(entry.grad, 0, entry.first);
+    fill_zero(entry.grad, entry.last, entry.grad.numel());
+    entry.first = -1;
+  }
+
+  static void fill_zero(const Tensor& x, std::int64_t first, std::int64_t last) {
+    if (first >= last) return;
+    detail::dispatch_floating(x.dtype(), [&]<class T>(T) {
+      std::fill(detail::overwrite<T>(x) + first, detail::overwrite<T>(x) + last, T(0));
+    });
+  }
+
+  /// Adds g to a part of the gradient; `take(whole)` is a window on the part. The parts of a
+  /// sequence come one after the other: such a part is copied to its place, so that nothing is
+  /// filled with zeros first and read again.
+  template <class Take>
+  static void add_window(Entry& entry, const Take& take, const Tensor& g) {
+    if (g.numel() == 0) {
+      own_grad(entry);
+      return;
+    }
+    if (!entry.grad.defined() && !detail::trace) {
+      entry.grad = empty(entry.node->shape, entry.node->dtype);
+      const Tensor part = take(entry.grad);
+      entry.first = entry.last = part.is_contiguous() ? part.impl().offset : 0;
+    }
+    if (entry.first < 0) {
+      detail::accumulate(take(own_grad(entry)), g);
+      return;
+    }
+    const Tensor part = take(entry.grad);
+    const std::int64_t begin = part.impl().offset, end = begin + part.numel();
+    const bool before = end <= entry.first, after = begin >= entry.last;
+    if (!part.is_contiguous() || !(before || after)) {
+      finish(entry);
+      detail::accumulate(part, g);
+      return;
+    }
+    detail::copy_into(part, g);
+    if (before) {
+      fill_zero(entry.grad, end, entry.first);
+      entry.first = begin;
+    } else {
+      fill_zero(entry.grad, entry.last, begin);
+      entry.last = end;
+    }
+  }
+
   /// The gradient so far as a tensor that may be added to in place.
   static Tensor& own_grad(Entry& entry) {
     Tensor& sum = entry.grad;
+    finish(entry);
     if (!sum.defined()) {
       sum = zeros(entry.node->shape, entry.node->dtype);
     } else if (!detail::is_exclusive(sum)) {
@@ -357,29 +411,21 @@ struct Back::Sweep {
   /// Computes the products that were put off.
   static void settle(Entry& entry) {
     if (entry.products.empty()) return;
-    Tensor a = entry.products[0].a, g = entry.products[0].g;
-    if (entry.products.size() > 1) {
-      a = empty({entry.rows, a.size(1)}, a.dtype());
-      g = empty({entry.rows, g.size(1)}, g.dtype());
-      std::int64_t row = 0;
-      for (const Product& product : entry.products) {
-        const std::int64_t n = product.a.size(0);
-        detail::copy_into(narrow(a, 0, row, n), product.a);
-        detail::copy_into(narrow(g, 0, row, n), product.g);
-        row += n;
-      }
-    }
-    entry.products.clear();
-    entry.rows = 0;
     const bool first = !entry.grad.defined();
     if (first) entry.grad = empty(entry.node->shape, entry.node->dtype);
     const Tensor& sum = own_grad(entry);
     detail::dispatch_floating(sum.dtype(), [&]<class T>(T) {
-      kernels::gemm<T>(a.size(1), g.size(1), a.size(0),
-                       {detail::read<T>(a), a.strides()[1], a.strides()[0]},
-                       {detail::read<T>(g), g.strides()[0], g.strides()[1]},
-                       detail::overwrite<T>(sum), g.size(1), !first);
+      PoolVector<kernels::Term<T>> terms;
+      for (const Product& p : entry.products)
+        terms.push_back({p.a.size(0),
+                         {detail::read<T>(p.a), p.a.strides()[1], p.a.strides()[0]},
+                         {detail::read<T>(p.g), p.g.strides()[0], p.g.strides()[1]}});
+      kernels::gemm_sum<T>(sum.size(0), sum.size(1), terms.data(),
+                           static_cast<std::int64_t>(terms.size()), detail::overwrite<T>(sum),
+                           sum.size(1), !first);
     });
+    entry.products.clear();
+    entry.rows = 0;
   }
 
   void run(bool to_leaves, bool retain_graph) {
@@ -388,6 +434,7 @@ struct Back::Sweep {
       Entry& entry = entries[i];
       Node& node = *entry.node;
       if (!entry.wanted) continue;
+      finish(entry);
       settle(entry);
       if (entry.grad.defined() || !entry.results.empty()) {
         if (node.hooks) run_hooks(node, entry.grad);
@@ -472,6 +519,7 @@ void Back::add(int i, Tensor g) {
                        node_.op, i, g.shape(), input.shape);
     g = sum_to(g, input.shape);
   }
+  Sweep::finish(*entry);
   Sweep::add(entry->grad, std::move(g));
 }
 
@@ -515,6 +563,13 @@ Tensor Back::result(int k, Tensor value) const {
 Tensor Back::part_target(int i) {
   auto* entry = sweep_.find(node_.inputs[i].get());
   return entry && entry->wanted ? Sweep::own_grad(*entry) : Tensor();
+}
+
+void Back::add_window(int i, Tensor (*take)(const void*, const Tensor&), const void* context) {
+  auto* entry = sweep_.find(node_.inputs[i].get());
+  if (entry && entry->wanted)
+    Sweep::add_window(
+        *entry, [&](const Tensor& whole) { return take(context, whole); }, grad);
 }
 
 void Back::add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,

@@ -147,6 +147,19 @@ class Back {
     else
       put(part_target(i), grad);
   }
+  /// The same for a part that `take(whole)` gives a view of. Parts that come one after the other,
+  /// as the time steps of a sequence do, are copied to their places.
+  template <class Take>
+  void add_window(int i, const Take& take) {
+    if (create_graph())
+      add_recorded_part(
+          i, [&](const Tensor& whole, const Tensor& g) { take(whole).add_(g); }, take);
+    else
+      add_window(
+          i,
+          [](const void* t, const Tensor& whole) { return (*static_cast<const Take*>(t))(whole); },
+          &take);
+  }
   /// Adds a' g to the gradient of input i; a: [n, rows], g: [n, columns]. For a leaf, or the
   /// transpose of one, it is put off: a weight that is multiplied in T time steps gets the sum of T
   /// such products, which is one product of the a's and g's on top of each other.
@@ -169,6 +182,8 @@ class Back {
   friend struct detail::Result;
   void pass_to_operation(int k);
   Tensor part_target(int i);
+  void add_window(int i, Tensor (*take)(const void* context, const Tensor& whole),
+                  const void* context);
   void add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,
                          const std::function<Tensor(const Tensor&)>& take);
 

@@ -425,7 +425,8 @@ void make(FusedProgram& program, FusedFunction::Call call, int result_count,
   const std::size_t n = program.shapes.size(), m = static_cast<std::size_t>(result_count);
   Shape lead;
   for (const Shape& shape : program.shapes)
-    if (rows_of(shape) > program.rows) {
+    if (rows_of(shape) > program.rows ||
+        (rows_of(shape) == program.rows && shape.size() > lead.size())) {
       program.rows = rows_of(shape);
       lead = shape;
     }
@@ -437,7 +438,10 @@ void make(FusedProgram& program, FusedFunction::Call call, int result_count,
     Shape shape = program.shapes[k];
     const bool wanted = (program.differentiate >> k & 1u) != 0;
     if (rows_of(shape) != program.rows && rows_of(shape) != 1) throw TraceStop();
-    if (wanted && rows_of(shape) != program.rows) {  // its gradient is summed by the tape
+    // One that repeats in others has the gradient of one that does not; the tape sums it.
+    if (wanted && shape.size() <= lead.size() &&
+        !std::equal(shape.begin(), shape.end() - !shape.empty(), lead.begin(),
+                    lead.end() - !lead.empty())) {
       const std::int64_t width = width_of(shape);
       shape = lead;
       shape[shape.size() - 1] = width;

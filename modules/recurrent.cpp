@@ -1,5 +1,7 @@
 #include "modules/recurrent.h"
 
+#include <algorithm>
+
 #include "framework/internal.h"
 
 namespace unroll::detail {
@@ -9,6 +11,13 @@ void check_sequence(const Tensor& xs, std::int64_t rank) {
     fail<ShapeError>("scan: xs must be {}, but is {}", rank == 1 ? "[T, ...]" : "[T, B, ...]",
                      xs.shape());
   if (xs.size(0) == 0) fail<ShapeError>("scan: the sequence is empty: xs is {}", xs.shape());
+}
+
+std::int64_t steps_at_once(const Tensor& xs) {
+  constexpr std::int64_t kRows = 256;
+  const std::int64_t steps = xs.size(0);
+  const std::int64_t batch = xs.dim() > 2 ? std::max<std::int64_t>(xs.size(1), 1) : 1;
+  return steps * batch <= 2 * kRows ? steps : std::max<std::int64_t>(kRows / batch, 1);
 }
 
 void check_input(const Module& module, const Tensor& x, std::int64_t rank,

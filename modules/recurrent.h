@@ -9,7 +9,7 @@
 /// tensor of its new state; a step that puts out something else returns {output, state} as a
 /// Step<State> or a std::pair<Tensor, State>. Two more functions are used where a cell has them:
 ///
-///   Tensor project(const Tensor& xs) const;          all time steps at once, before the first step
+///   Tensor project(const Tensor& xs) const;          many time steps at once, each by itself
 ///   State initial_state(std::int64_t batch) const;   the state before the first step
 
 #include <cstdint>
@@ -102,13 +102,21 @@ concept CellFor = requires(const Cell& cell, const Tensor& x, const State& state
 
 namespace detail {
 
-template <class Cell, class State>
-ScanResult<State> scan_projected(const Cell& cell, const Tensor& projected, State state) {
-  const std::int64_t steps = projected.size(0);
+/// How many time steps are projected at once: some 256 rows, which make a product of full speed
+/// and, projected, are still in the cache when the steps read them.
+std::int64_t steps_at_once(const Tensor& xs);
+
+/// `start(projected)` gives the state before the first step.
+template <class State, class Cell, class Start>
+ScanResult<State> scan_from(const Cell& cell, const Tensor& xs, const Start& start) {
+  const std::int64_t steps = xs.size(0), at_once = steps_at_once(xs);
   std::vector<Tensor> outputs;
   outputs.reserve(static_cast<std::size_t>(steps));
+  Tensor projected = project(cell, slice(xs, 0, 0, at_once));
+  State state = start(projected);
   for (std::int64_t t = 0; t < steps; ++t) {
-    Step<State> next = as_step<State>(cell.step(projected[t], state));
+    if (t > 0 && t % at_once == 0) projected = project(cell, slice(xs, 0, t, t + at_once));
+    Step<State> next = as_step<State>(cell.step(projected[t % at_once], state));
     outputs.push_back(std::move(next.output));
     state = std::move(next.state);
   }
@@ -128,7 +136,7 @@ ScanResult<State> scan(const Cell& cell, const Tensor& xs, State state) {
                 "{output, state} as a Step<State> or a std::pair<Tensor, State>");
   if constexpr (CellFor<Cell, State>) {
     detail::check_sequence(xs, 1);
-    return detail::scan_projected(cell, detail::project(cell, xs), std::move(state));
+    return detail::scan_from<State>(cell, xs, [&](const Tensor&) { return std::move(state); });
   }
 }
 
@@ -146,8 +154,9 @@ auto scan(const Cell& cell, const Tensor& xs) {
                   "{output, state} as a Step<State> or a std::pair<Tensor, State>");
     if constexpr (CellFor<Cell, State>) {
       detail::check_sequence(xs, 2);
-      const Tensor projected = detail::project(cell, xs);
-      return detail::scan_projected(cell, projected, detail::initial_state(cell, projected, 1));
+      return detail::scan_from<State>(cell, xs, [&](const Tensor& projected) {
+        return detail::initial_state(cell, projected, 1);
+      });
     }
   }
 }

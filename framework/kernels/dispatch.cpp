@@ -60,19 +60,24 @@ namespace {
 constexpr std::int64_t kWorkPerThread = 1 << 17;
 constexpr std::int64_t kVectorWorkPerThread = 1 << 20;
 
+constexpr std::int64_t kRowGroup = 16;
+
 /// Shares C [m, n] out: calls f(first_row, last_row, first_column, last_column) on parts of it, cut
-/// along the longer side, where rows are read in groups of 16 and columns in panels.
+/// along the longer side into groups of rows or columns, the last one up to twice as large. With
+/// the right groups a part is computed in the same tiles, to the same bits, as in one piece.
 template <class F>
-void share(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t panel, F&& f) {
+void share(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t row_group,
+           std::int64_t column_group, F&& f) {
   if (m <= 0 || n <= 0) return;
   const bool by_columns = n >= m;
-  const std::int64_t size = by_columns ? n : m, unit = by_columns ? panel : 16;
+  const std::int64_t size = by_columns ? n : m, unit = by_columns ? column_group : row_group;
+  const std::int64_t units = size < unit ? 1 : size / unit;
   const std::int64_t work = m == 1 || n == 1 ? kVectorWorkPerThread : kWorkPerThread;
   const std::int64_t work_per_unit = m * n * k / size * unit + 1;
-  parallel_for(0, (size + unit - 1) / unit, (work + work_per_unit - 1) / work_per_unit,
+  parallel_for(0, units, (work + work_per_unit - 1) / work_per_unit,
                [&](std::int64_t first, std::int64_t last) {
                  const std::int64_t begin = first * unit;
-                 const std::int64_t end = last * unit < size ? last * unit : size;
+                 const std::int64_t end = last < units ? last * unit : size;
                  if (by_columns) {
                    f(0, m, begin, end);
                  } else {
@@ -87,8 +92,10 @@ template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, MatrixRef<T> b, T* c,
           std::int64_t ldc, bool accumulate) {
   const FloatKernels<T>& kernels = float_kernels<T>();
+  // One row or column is computed in tiles of its own, of 8 vectors.
+  const std::int64_t tiles = 8 * kernels.panel_columns;
   share(
-      m, n, k, kernels.panel_columns,
+      m, n, k, n == 1 ? tiles : kRowGroup, m == 1 ? tiles : kernels.panel_columns,
       [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
         kernels.gemm(last_row - row, last_column - column, k,
                      {a.data + row * a.row_stride, a.row_stride, a.col_stride},
@@ -102,7 +109,7 @@ void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a,
                  T* c, std::int64_t ldc, bool accumulate) {
   const FloatKernels<T>& kernels = float_kernels<T>();
   share(
-      m, n, k, kernels.panel_columns,
+      m, n, k, kRowGroup, kernels.panel_columns,
       [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
         kernels.gemm_packed(last_row - row, n, k,
                             {a.data + row * a.row_stride, a.row_stride, a.col_stride}, packed_b,
@@ -110,6 +117,24 @@ void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a,
       });
 }
 
+template <class T>
+void gemm_sum(std::int64_t m, std::int64_t n, const Term<T>* terms, std::int64_t count, T* c,
+              std::int64_t ldc, bool accumulate) {
+  const FloatKernels<T>& kernels = float_kernels<T>();
+  std::int64_t k = 0;
+  for (std::int64_t t = 0; t < count; ++t) k += terms[t].k;
+  share(
+      m, n, k, kRowGroup, kernels.panel_columns,
+      [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
+        kernels.gemm_sum(last_row - row, last_column - column, terms, count, row, column,
+                         c + row * ldc + column, ldc, accumulate);
+      });
+}
+
+template void gemm_sum(std::int64_t, std::int64_t, const Term<float>*, std::int64_t, float*,
+                       std::int64_t, bool);
+template void gemm_sum(std::int64_t, std::int64_t, const Term<double>*, std::int64_t, double*,
+                       std::int64_t, bool);
 template void gemm_packed(std::int64_t, std::int64_t, std::int64_t, MatrixRef<float>, const float*,
                           float*, std::int64_t, bool);
 template void gemm_packed(std::int64_t, std::int64_t, std::int64_t, MatrixRef<double>,

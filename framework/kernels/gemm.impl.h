@@ -11,6 +11,7 @@
 #include "framework/kernels/scratch.h"
 #include "framework/kernels/simd.impl.h"
 
+#include <cstddef>
 #include <utility>
 
 namespace unroll::kernels {
@@ -57,15 +58,22 @@ struct Gemm {
 
   /// C [rows, vectors * kVector] (+)= A [rows, k] B. Row p of B is at b + p * ldb. Element (i, p)
   /// of A is a[i * lda + p], or a[p * rows + i] in a packed strip.
+  ///
+  /// The loop is not unrolled: g++ would spill the sums. A tile with few sums, whose additions
+  /// would wait for one another, keeps several of each, for every `ways`-th element of the inner
+  /// dimension.
   template <int rows, int vectors, bool packed>
   static void tile(Index k, const T* a, Index lda, const T* b, Index ldb, T* c, Index ldc,
                    bool accumulate) {
-    V sums[rows][vectors];
+    constexpr int ways = rows > 1 ? 1 : (7 + vectors) / vectors;
+    V sums[ways][rows][vectors];
     unrolled<rows>([&](auto i) __attribute__((always_inline)) {
-      unrolled<vectors>([&](auto j) __attribute__((always_inline)) { sums[i][j] = V(T(0)); });
+      unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
+        unrolled<ways>([&](auto q) __attribute__((always_inline)) { sums[q][i][j] = V(T(0)); });
+      });
       __builtin_prefetch(c + i * ldc, 1);
     });
-    const auto step = [&](Index p) __attribute__((always_inline)) {
+    const auto step = [&](Index p, auto q) __attribute__((always_inline)) {
       V row[vectors];
       unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
         row[j] = V::load_unaligned(b + j * kVector);
@@ -74,20 +82,23 @@ struct Gemm {
       unrolled<rows>([&](auto i) __attribute__((always_inline)) {
         const V x(packed ? a[p * rows + i] : a[i * lda + p]);
         unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
-          sums[i][j] = xsimd::fma(x, row[j], sums[i][j]);
+          sums[q][i][j] = xsimd::fma(x, row[j], sums[q][i][j]);
         });
       });
       b += ldb;
     };
     Index p = 0;
-    for (; p + 4 <= k; p += 4) {
-      unrolled<4>([&](auto q) __attribute__((always_inline)) { step(p + q); });
+    if constexpr (ways > 1) {
+      for (; p + ways <= k; p += ways)
+        unrolled<ways>([&](auto q) __attribute__((always_inline)) { step(p + q, q); });
     }
-    for (; p < k; ++p) step(p);
+#pragma GCC unroll 1
+    for (; p < k; ++p) step(p, std::integral_constant<int, 0>());
     unrolled<rows>([&](auto i) __attribute__((always_inline)) {
       unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
         T* to = c + i * ldc + j * kVector;
-        V y = sums[i][j];
+        V y = sums[0][i][j];
+        unrolled<ways - 1>([&](auto q) __attribute__((always_inline)) { y += sums[q + 1][i][j]; });
         if (accumulate) y += V::load_unaligned(to);
         y.store_unaligned(to);
       });
@@ -220,11 +231,26 @@ struct Gemm {
     Index row_stride;
   };
 
-  /// C [m, n] (+)= A [m, k] B. Where B is read in place, its columns may be read from kVector - 1
-  /// columns before the first one on.
+  /// C [m, n] (+)= A [m, k] B, k >= 1. Where B is read in place, its columns may be read from
+  /// kVector - 1 columns before the first one on.
   static void multiply(Index m, Index n, Index k, MatrixRef<T> a, Operand b, T* c, Index ldc,
                        bool accumulate) {
-    const bool packed = a.col_stride != 1;
+    if (a.col_stride == 1) {
+      run_tiles(m, n, k, a, b, c, ldc, accumulate, nullptr);
+    } else {
+      run_tiles(m, n, k, {}, b, c, ldc, accumulate, [&](Index row, Index rows, T* out) {
+        pack_strip(rows, m - row, k, {a.data + row * a.row_stride, a.row_stride, a.col_stride},
+                   out);
+      });
+    }
+  }
+
+  /// The tiles of C, strip by strip of A: its rows in place, or, where there is one,
+  /// pack_rows(row, rows, out) packs those of a strip.
+  template <class PackRows>
+  static void run_tiles(Index m, Index n, Index k, MatrixRef<T> a, Operand b, T* c, Index ldc,
+                        bool accumulate, const PackRows& pack_rows) {
+    constexpr bool packed = !std::is_same_v<PackRows, std::nullptr_t>;
     const Index strips = blocks(m, kRows);
     const Index rows_low = m / strips, rows_extra = m % strips;
     const Index fitting = kBlockOfA / (k * kRows);
@@ -236,11 +262,12 @@ struct Gemm {
     for (Index s0 = 0; s0 < strips; s0 += at_once) {
       const Index s1 = s0 + at_once < strips ? s0 + at_once : strips;
       Index row = block_row;
-      for (Index s = s0; packed && s < s1; ++s) {
-        const Index rows = rows_low + (s < rows_extra);
-        pack_strip(rows, m - row, k, {a.data + row * a.row_stride, a.row_stride, a.col_stride},
-                   strip_buffer + (row - block_row) * k);
-        row += rows;
+      if constexpr (packed) {
+        for (Index s = s0; s < s1; ++s) {
+          const Index rows = rows_low + (s < rows_extra);
+          pack_rows(row, rows, strip_buffer + (row - block_row) * k);
+          row += rows;
+        }
       }
       Index columns = 0;
       for (Index j = 0; j < n; j += columns) {
@@ -265,6 +292,55 @@ struct Gemm {
         }
       }
       block_row = row;
+    }
+  }
+
+  /// C [m, n] (+)= the sum of A B over all terms: one product, whose inner dimension runs through
+  /// the terms, packed as if they lay in one piece.
+  static void gemm_sum(Index m, Index n, const Term<T>* terms, Index count, Index first_row,
+                       Index first_column, T* c, Index ldc, bool accumulate) {
+    if (m <= 0 || n <= 0) return;
+    const auto rows_of = [&](Index t, Index row) {
+      const MatrixRef<T>& a = terms[t].a;
+      return MatrixRef<T>{a.data + (first_row + row) * a.row_stride, a.row_stride, a.col_stride};
+    };
+    const auto columns_of = [&](Index t, Index column) {
+      const MatrixRef<T>& b = terms[t].b;
+      return MatrixRef<T>{b.data + (first_column + column) * b.col_stride, b.row_stride,
+                          b.col_stride};
+    };
+    Index k = 0;
+    for (Index t = 0; t < count; ++t) k += terms[t].k;
+    if (count == 1 || k > 2 * kDepth) {
+      for (Index t = 0; t < count; ++t)
+        gemm(m, n, terms[t].k, rows_of(t, 0), columns_of(t, 0), c, ldc, accumulate || t > 0);
+      if (count == 0 && !accumulate) zero(m, n, c, ldc);
+      return;
+    }
+    if (k <= 0) {
+      if (!accumulate) zero(m, n, c, ldc);
+      return;
+    }
+    const Index width = blocks(blocks(n, blocks(n, kWidth)), kPanel) * kPanel;
+    T* panels = buffer(Scratch::packed_b, packed_size(k, n < width ? n : width));
+    for (Index j0 = 0; j0 < n; j0 += width) {
+      const Index last = n - j0 < width ? n : j0 + width;
+      T* out = panels;
+      for (Index j = j0; j < last; j += kPanel) {
+        const Index columns = last - j < kPanel ? last - j : kPanel;
+        for (Index t = 0; t < count; ++t) {
+          pack_panel(terms[t].k, columns, columns_of(t, j), out);
+          out += terms[t].k * padded(columns);
+        }
+      }
+      run_tiles(m, last - j0, k, {}, {panels, k, 0, 0}, c + j0, ldc, accumulate,
+                [&](Index row, Index rows, T* strip) {
+                  for (Index t = 0; t < count; ++t) {
+                    // What it may write behind its end, the next one overwrites.
+                    pack_strip(rows, m - row, terms[t].k, rows_of(t, row), strip);
+                    strip += rows * terms[t].k;
+                  }
+                });
     }
   }
 

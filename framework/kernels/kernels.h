@@ -92,6 +92,13 @@ struct MatrixRef {
   std::int64_t col_stride;
 };
 
+/// One term A [m, k] B [k, n] of a sum of products.
+template <class T>
+struct Term {
+  std::int64_t k;
+  MatrixRef<T> a, b;
+};
+
 /// Everything that exists once per instruction set and floating-point type.
 template <class T>
 struct FloatKernels {
@@ -125,6 +132,12 @@ struct FloatKernels {
   /// that pays; matrix-vector shapes (m = 1 or n = 1) run unpacked.
   void (*gemm)(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, MatrixRef<T> b, T* c,
                std::int64_t ldc, bool accumulate);
+  /// C[m, n] = the sum of A B over `count` terms (+ C when accumulate), for one thread, A and B
+  /// without their rows and columns before the first ones. Many terms with small k cost no more
+  /// than one with their sum.
+  void (*gemm_sum)(std::int64_t m, std::int64_t n, const Term<T>* terms, std::int64_t count,
+                   std::int64_t first_row, std::int64_t first_column, T* c, std::int64_t ldc,
+                   bool accumulate);
 };
 
 struct Kernels {
@@ -164,5 +177,10 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, Matrix
 template <class T>
 void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, const T* packed_b,
                  T* c, std::int64_t ldc, bool accumulate);
+
+/// The same for a sum of products.
+template <class T>
+void gemm_sum(std::int64_t m, std::int64_t n, const Term<T>* terms, std::int64_t count, T* c,
+              std::int64_t ldc, bool accumulate);
 
 }  // namespace unroll::kernels

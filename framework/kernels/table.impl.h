@@ -22,7 +22,8 @@ constexpr FloatKernels<T> float_table() {
           .pack = Product::pack,
           .gemm_packed = Product::gemm_packed,
           .panel_columns = Product::kPanel,
-          .gemm = Product::gemm};
+          .gemm = Product::gemm,
+          .gemm_sum = Product::gemm_sum};
 }
 
 /// rows and vectors: the largest tile of the matrix product.

@@ -22,14 +22,10 @@ Tensor select(const Tensor& x, std::int64_t dim, std::int64_t index) {
   const std::int64_t offset = x.impl().offset + i * strides[d];
   shape.erase(d);
   strides.erase(d);
-  return record(
-      "select", {x}, detail::view(x, std::move(shape), std::move(strides), offset), Keep::none,
-      [d, i](Back& back) {
-        const auto take = [d, i](const Tensor& whole) { return select(whole, d, i); };
-        back.add_part(
-            0, [&](const Tensor& whole, const Tensor& g) { detail::accumulate(take(whole), g); },
-            take);
-      });
+  return record("select", {x}, detail::view(x, std::move(shape), std::move(strides), offset),
+                Keep::none, [d, i](Back& back) {
+                  back.add_window(0, [d, i](const Tensor& whole) { return select(whole, d, i); });
+                });
 }
 
 namespace {
@@ -41,16 +37,12 @@ Tensor strided(const char* op, const Tensor& x, std::int64_t d, std::int64_t sta
   const std::int64_t offset = x.impl().offset + start * strides[d];
   shape[d] = length;
   strides[d] *= step;
-  return record(
-      op, {x}, detail::view(x, std::move(shape), std::move(strides), offset), Keep::none,
-      [=](Back& back) {
-        const auto take = [=](const Tensor& whole) {
-          return strided(op, whole, d, start, length, step);
-        };
-        back.add_part(
-            0, [&](const Tensor& whole, const Tensor& g) { detail::accumulate(take(whole), g); },
-            take);
-      });
+  return record(op, {x}, detail::view(x, std::move(shape), std::move(strides), offset), Keep::none,
+                [=](Back& back) {
+                  back.add_window(0, [=](const Tensor& whole) {
+                    return strided(op, whole, d, start, length, step);
+                  });
+                });
 }
 
 }  // namespace

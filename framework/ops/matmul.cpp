@@ -15,14 +15,16 @@ kernels::MatrixRef<T> matrix(const Tensor& x) {
   return {detail::read<T>(x), x.strides()[r - 2], x.strides()[r - 1]};
 }
 
-/// [..., m, k] x [..., k, n] with equal leading dimensions, by kernel.
-Tensor multiply(const Tensor& a, const Tensor& b) {
+/// [..., m, k] x [..., k, n] with equal leading dimensions, by kernel. `bias` [n], where there is
+/// one, is added to each row.
+Tensor multiply(const Tensor& a, const Tensor& b, const Tensor& bias = Tensor()) {
   const std::int64_t r = a.dim();
   const std::int64_t m = a.shape()[r - 2], k = a.shape()[r - 1], n = b.shape()[r - 1];
   Shape shape = a.shape();
   shape[r - 1] = n;
   Tensor out = empty(shape, a.dtype());
   if (out.numel() == 0) return out;
+  if (bias.defined()) detail::copy_into(out, bias);
   const std::int64_t batches = out.numel() / (m * n);
   detail::dispatch_floating(a.dtype(), [&]<class T>(T) {
     T* c = detail::overwrite<T>(out);
@@ -38,12 +40,14 @@ Tensor multiply(const Tensor& a, const Tensor& b) {
       }
       ra.data = a0 + offset_a;
       rb.data = b0 + offset_b;
-      // One row meets every element of b once: packing would read it once more.
-      const T* panels = r == 2 && m > 1 && k > 0 ? detail::packed<T>(b) : nullptr;
+      // One row meets each element of b once: packed rows are read no faster, but packed columns
+      // are.
+      const bool pays = r == 2 && k > 0 && (m > 1 || b.strides()[1] != 1);
+      const T* panels = pays ? detail::packed<T>(b) : nullptr;
       if (panels)
-        kernels::gemm_packed<T>(m, n, k, ra, panels, c, n, false);
+        kernels::gemm_packed<T>(m, n, k, ra, panels, c, n, bias.defined());
       else
-        kernels::gemm<T>(m, n, k, ra, rb, c + batch * m * n, n, false);
+        kernels::gemm<T>(m, n, k, ra, rb, c + batch * m * n, n, bias.defined());
     }
   });
   return out;
@@ -101,7 +105,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   });
 }
 
-// y = x W' + b: dx = G W, dW = G' x, db = sum of G
+// y = x W' + b: dx = G W, dW = G' x, db = the sum of G's rows
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   detail::require_floating("linear", x);
   detail::require_same_dtype("linear", x, weight);
@@ -110,21 +114,28 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
         "linear: needs x [..., in] and weight [out, in]: x is {}, weight is {}", x.shape(),
         weight.shape());
   const std::int64_t in = weight.shape()[1], out = weight.shape()[0];
-  Tensor y;
-  if (x.dim() == 2) {
-    y = record("linear", {x, weight}, multiply(x, transpose(weight.detach())), Keep::inputs,
-               [](Back& back) {
-                 if (back.needs(0)) back.add(0, matmul(back.grad, back.in(1)));
-                 back.add_product(1, back.grad, back.in(0));
-               });
-  } else {
+  if (bias.defined()) {
+    detail::require_same_dtype("linear", x, bias);
+    if (bias.shape() != Shape{out})
+      detail::fail<ShapeError>("linear: bias must be [out = {}], but is {}", out, bias.shape());
+  }
+  if (x.dim() != 2) {
     Shape shape = x.shape();
     shape[x.dim() - 1] = out;
-    const std::int64_t rows = x.numel() / std::max<std::int64_t>(in, 1);
-    y = in > 0 ? reshape(linear(reshape(x, {rows, in}), weight), shape)
-               : matmul(x, transpose(weight));
+    const std::int64_t rows =
+        in > 0 ? x.numel() / in : Shape(shape).numel() / std::max<std::int64_t>(out, 1);
+    return reshape(linear(reshape(x, {rows, in}), weight, bias), shape);
   }
-  return bias.defined() ? y + bias : y;
+  const bool biased = bias.defined();
+  const auto rule = [biased](Back& back) {
+    if (back.needs(0)) back.add(0, matmul(back.grad, back.in(1)));
+    back.add_product(1, back.grad, back.in(0));
+    if (biased) back.add(2, back.grad);
+  };
+  const Keep keep = Keep::input(0) | Keep::input(1);
+  Tensor y = multiply(x, transpose(weight.detach()), bias);
+  return biased ? record("linear", {x, weight, bias}, std::move(y), keep, rule)
+                : record("linear", {x, weight}, std::move(y), keep, rule);
 }
 
 }  // namespace unroll
