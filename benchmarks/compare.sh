@@ -21,7 +21,8 @@ END
 }
 
 all_modes=train,train_nodx,threads,fwd,stream,overhead,charlm,memory
-modes=$all_modes rows=0,1,2,3,4,5 whats= rounds=3 seconds=0.3 output= restricted= with_peers=
+modes=$all_modes rows=0,1,2,3,4,5 rounds=3 seconds=0.3
+whats='' output='' restricted='' with_peers=''
 command="benchmarks/run compare $*"
 while (($#)); do
   case $1 in
