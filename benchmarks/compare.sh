@@ -21,7 +21,8 @@ END
 }
 
 all_modes=train,train_nodx,threads,fwd,stream,overhead,charlm,memory
-modes=$all_modes rows=0,1,2,3,4,5 whats= rounds=3 seconds=0.3 output= restricted= with_peers=
+modes=$all_modes rows=0,1,2,3,4,5 rounds=3 seconds=0.3
+whats='' output='' restricted='' with_peers=''
 command="benchmarks/run compare $*"
 while (($#)); do
   case $1 in
@@ -162,7 +163,7 @@ made them on $(date -u +%Y-%m-%d), in $rounds rounds of $seconds s or more for e
 [docs/benchmarks.md](../docs/benchmarks.md) says what is measured, and how the peers are tuned.
 
 - Machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc --all) cores, Linux $(uname -r)
-- Caches: $(lscpu -B -C=NAME,ONE-SIZE 2>/dev/null | awk 'NR > 1 { printf "%s%s %d KiB", NR > 2 ? ", " : "", $1, $2 / 1024 }')
+- Caches: $(lscpu -B -C=NAME,ONE-SIZE 2>/dev/null | awk 'NR > 1 { printf "%s%s %d KiB", comma, $1, $2 / 1024; comma = ", " }')
 - Compiler: $(g++ --version | head -1)
 - unroll: revision $revision
 - libtorch $(version_of libtorch-dev), oneDNN $(version_of libdnnl-dev), OpenBLAS $(version_of libopenblas-dev), tcmalloc $(version_of libtcmalloc-minimal4)

@@ -5,9 +5,9 @@ build_programs unroll_modules unroll_optim unroll_data
 
 # seconds FILE [OPTION...]: median of five compilations, without ccache.
 seconds() {
-  local file=$1 before i times=()
+  local file=$1 before times=()
   shift
-  for i in 1 2 3 4 5; do
+  for _ in 1 2 3 4 5; do
     before=$EPOCHREALTIME
     on_cores 1 g++ -std=c++20 -O2 "$@" -c "$file" -o /dev/null || die "$file does not compile"
     times+=("$before $EPOCHREALTIME")

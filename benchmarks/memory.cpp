@@ -3,6 +3,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
+
 #include <unroll/unroll.h>
 
 #include "cells.h"
@@ -26,7 +28,9 @@ void measure(const char* what, int steps, const bench::Options& options, Make ma
   // In a process of its own: what one measurement leaves in the memory pool, the next would take.
   const pid_t child = fork();
   if (child != 0) {
-    waitpid(child, nullptr, 0);
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (status != 0) std::exit(1);
     return;
   }
   set_num_threads(options.threads);

@@ -61,7 +61,7 @@ void train_by_hand(bench::Size s, const bench::Options& options) {
       layer.pack();
       layer.forward(x.data<float>());
       layer.mean_of_squares();
-      layer.pack_transposed();
+      layer.pack_transposed(input_grad);
       layer.backward(x.data<float>(), input_grad);
     });
     bench::print("unroll", what, mode, s, options.threads, times);

@@ -71,8 +71,8 @@ void HandLSTM::pack() {
   if (B > 1) pack_panels(H, 4 * H, {u, 4 * H, 1}, packed_u_);
 }
 
-void HandLSTM::pack_transposed() {
-  pack_panels(4 * H, I, {w, 1, 4 * H}, packed_w_transposed_);
+void HandLSTM::pack_transposed(bool input_grad) {
+  if (input_grad) pack_panels(4 * H, I, {w, 1, 4 * H}, packed_w_transposed_);
   if (B > 1) pack_panels(4 * H, H, {u, 1, 4 * H}, packed_u_transposed_);
 }
 
@@ -186,7 +186,7 @@ void check(Size s) {
   fill(hand.u, transpose(cell.weight_hh));
   fill(hand.b, cell.bias_ih + cell.bias_hh);
   hand.pack();
-  hand.pack_transposed();
+  hand.pack_transposed(true);
   hand.forward(x.data<float>());
   hand.mean_of_squares();
   hand.backward(x.data<float>(), true);

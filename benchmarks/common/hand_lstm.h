@@ -30,16 +30,17 @@ class Buffer {
 
 /// All buffers are made once, for one size. A training step is
 ///
-///   pack();                   // the weights were changed
+///   pack();                  // the weights were changed
 ///   forward(x);
-///   mean_of_squares();        // or anything that fills dy
-///   backward(x, true);
+///   mean_of_squares();       // or anything that fills dy
+///   pack_transposed(true);
+///   backward(x, true);       // true: with the gradient of x
 struct HandLSTM {
   explicit HandLSTM(Size size);
 
-  /// Lays the weights out for the products; the second is for the backward alone.
+  /// Lays the weights out for the products of the forward, and for those of the backward.
   void pack();
-  void pack_transposed();
+  void pack_transposed(bool input_grad);
   /// x: [T, B, I]; fills h and c. The first of their T + 1 steps is the initial state.
   void forward(const float* x);
   /// The mean of the squares of all outputs; its gradient goes to dy.

@@ -18,7 +18,7 @@ Options parse(int argc, char** argv, const char* description) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app.add_option("--row", options.row, "only this row of the grid, from 0 on")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, 7));
   app.add_option("--what", options.what, "only these, by the name in the column `what`")
       ->delimiter(',');
   app.add_option("--mode", options.mode, "only these, by the name in the column `mode`")
