@@ -21,13 +21,17 @@ struct CustomLSTM : unroll::Module {
   }
   unroll::Tensor project(const unroll::Tensor& xs) const { return matmul(xs, w) + b; }
   unroll::LSTMState step(const unroll::Tensor& x, const unroll::LSTMState& s) const {
-    const auto gates = chunk(x + matmul(s.h, u), 4, 1);
-    const auto c = sigmoid(gates[1]) * s.c + sigmoid(gates[0]) * tanh(gates[2]);
-    return {sigmoid(gates[3]) * tanh(c), c};
+    return unroll::fused(
+        [](const unroll::Tensor& wx, const unroll::Tensor& uh, const unroll::Tensor& c0) {
+          const auto gates = chunk(wx + uh, 4, 1);
+          const auto c = sigmoid(gates[1]) * c0 + sigmoid(gates[0]) * tanh(gates[2]);
+          return unroll::LSTMState{sigmoid(gates[3]) * tanh(c), c};
+        },
+        x, matmul(s.h, u), s.c);
   }
 };
 
-/// The same without `project`: what a beginner writes.
+/// The same without `project` and without fused(): what a beginner writes.
 struct PlainLSTM : CustomLSTM {
   using CustomLSTM::CustomLSTM;
   unroll::Tensor project(const unroll::Tensor& xs) const { return xs; }
