@@ -233,8 +233,10 @@ struct Back::Sweep {
     bool wanted = true;   // its gradient is asked for, or leads to one that is
     bool passes = false;  // it has such inputs
     bool target = false;
+    bool placed = false;             // grad was begun in its place in the gradient of the whole
     PoolVector<Product> products{};  // still to be added to grad
     std::int64_t rows = 0;           // of them
+    Tensor transposed;               // their sum so far, if it is kept transposed
     // Elements of grad that are filled, where parts have been put into it; all of them if `first`
     // is negative.
     std::int64_t first = -1, last = -1;
@@ -358,40 +360,47 @@ struct Back::Sweep {
     });
   }
 
-  /// Adds g to a part of the gradient; `take(whole)` is a window on the part. The parts of a
-  /// sequence come one after the other: such a part is copied to its place, so that nothing is
-  /// filled with zeros first and read again.
-  template <class Take>
-  static void add_window(Entry& entry, const Take& take, const Tensor& g) {
-    if (g.numel() == 0) {
-      own_grad(entry);
-      return;
-    }
-    if (!entry.grad.defined() && !detail::trace) {
+  /// Marks the elements [begin, end) as filled, for the caller to do so. False if some of them are
+  /// already. What lies between them and the others is filled with zeros.
+  static bool reserve(Entry& entry, std::int64_t begin, std::int64_t end) {
+    if (!entry.grad.defined()) {
       entry.grad = empty(entry.node->shape, entry.node->dtype);
-      const Tensor part = take(entry.grad);
-      entry.first = entry.last = part.is_contiguous() ? part.impl().offset : 0;
+      entry.first = entry.last = begin;
     }
-    if (entry.first < 0) {
-      detail::accumulate(take(own_grad(entry)), g);
-      return;
-    }
-    const Tensor part = take(entry.grad);
-    const std::int64_t begin = part.impl().offset, end = begin + part.numel();
-    const bool before = end <= entry.first, after = begin >= entry.last;
-    if (!part.is_contiguous() || !(before || after)) {
-      finish(entry);
-      detail::accumulate(part, g);
-      return;
-    }
-    detail::copy_into(part, g);
-    if (before) {
+    if (entry.first < 0 || (end > entry.first && begin < entry.last)) return false;
+    if (end <= entry.first) {
       fill_zero(entry.grad, end, entry.first);
       entry.first = begin;
     } else {
       fill_zero(entry.grad, entry.last, begin);
       entry.last = end;
     }
+    return true;
+  }
+
+  /// Adds g to a part of the gradient; `take(whole)` is a window on the part. The parts of a
+  /// sequence come one after the other: such a part is copied to its place, so that nothing is
+  /// filled with zeros first and read again.
+  template <class Take>
+  static void add_window(Entry& entry, const Take& take, const Tensor& g, bool placed) {
+    if (placed) {  // what is there was the beginning of g
+      const Tensor part = take(entry.grad);
+      if (g.impl().storage != part.impl().storage || g.impl().offset != part.impl().offset)
+        detail::copy_into(part, g);
+      return;
+    }
+    if (g.numel() > 0 && !detail::trace && (!entry.grad.defined() || entry.first >= 0)) {
+      const Tensor part =
+          take(entry.grad.defined() ? entry.grad
+                                    : entry.grad = empty(entry.node->shape, entry.node->dtype));
+      const std::int64_t begin = part.impl().offset;
+      if (entry.first < 0) entry.first = entry.last = begin;
+      if (part.is_contiguous() && reserve(entry, begin, begin + g.numel())) {
+        detail::copy_into(part, g);
+        return;
+      }
+    }
+    detail::accumulate(take(own_grad(entry)), g);
   }
 
   /// The gradient so far as a tensor that may be added to in place.
@@ -408,24 +417,46 @@ struct Back::Sweep {
     return sum;
   }
 
-  /// Computes the products that were put off.
+  /// Computes the products that were put off. The kernel is at its best where a product is wider
+  /// than high; where the weight is higher, as [4 * hidden_size, hidden_size], the sum is kept
+  /// transposed.
   static void settle(Entry& entry) {
     if (entry.products.empty()) return;
-    const bool first = !entry.grad.defined();
-    if (first) entry.grad = empty(entry.node->shape, entry.node->dtype);
-    const Tensor& sum = own_grad(entry);
+    const Shape& shape = entry.node->shape;
+    const bool transposed = shape[0] > shape[1];
+    Tensor& sum = transposed ? entry.transposed : entry.grad;
+    const bool first = !sum.defined();
+    if (first) sum = empty(transposed ? Shape{shape[1], shape[0]} : shape, entry.node->dtype);
+    if (!transposed) own_grad(entry);
     detail::dispatch_floating(sum.dtype(), [&]<class T>(T) {
       PoolVector<kernels::Term<T>> terms;
-      for (const Product& p : entry.products)
-        terms.push_back({p.a.size(0),
-                         {detail::read<T>(p.a), p.a.strides()[1], p.a.strides()[0]},
-                         {detail::read<T>(p.g), p.g.strides()[0], p.g.strides()[1]}});
+      for (const Product& p : entry.products) {
+        const Tensor &a = transposed ? p.g : p.a, &g = transposed ? p.a : p.g;
+        terms.push_back({a.size(0),
+                         {detail::read<T>(a), a.strides()[1], a.strides()[0]},
+                         {detail::read<T>(g), g.strides()[0], g.strides()[1]}});
+      }
       kernels::gemm_sum<T>(sum.size(0), sum.size(1), terms.data(),
                            static_cast<std::int64_t>(terms.size()), detail::overwrite<T>(sum),
                            sum.size(1), !first);
     });
     entry.products.clear();
     entry.rows = 0;
+  }
+
+  /// Adds the sum of products that is kept transposed.
+  static void add_transposed(Entry& entry) {
+    if (!entry.transposed.defined()) return;
+    const Tensor sum = std::exchange(entry.transposed, Tensor());
+    if (entry.grad.defined()) {
+      add(entry.grad, transpose(sum));
+      return;
+    }
+    entry.grad = empty(entry.node->shape, entry.node->dtype);
+    detail::dispatch_floating(sum.dtype(), [&]<class T>(T) {
+      kernels::float_kernels<T>().transpose(sum.size(0), sum.size(1), detail::read<T>(sum),
+                                            detail::overwrite<T>(entry.grad));
+    });
   }
 
   void run(bool to_leaves, bool retain_graph) {
@@ -436,6 +467,7 @@ struct Back::Sweep {
       if (!entry.wanted) continue;
       finish(entry);
       settle(entry);
+      add_transposed(entry);
       if (entry.grad.defined() || !entry.results.empty()) {
         if (node.hooks) run_hooks(node, entry.grad);
         if (to_leaves && node.keeps_grad) keep_grad(node, entry);
@@ -567,9 +599,25 @@ Tensor Back::part_target(int i) {
 
 void Back::add_window(int i, Tensor (*take)(const void*, const Tensor&), const void* context) {
   auto* entry = sweep_.find(node_.inputs[i].get());
-  if (entry && entry->wanted)
-    Sweep::add_window(
-        *entry, [&](const Tensor& whole) { return take(context, whole); }, grad);
+  if (!entry || !entry->wanted) return;
+  const auto* self = sweep_.find(&node_);
+  Sweep::add_window(
+      *entry, [&](const Tensor& whole) { return take(context, whole); }, grad,
+      self && self->placed);
+}
+
+Tensor Back::place(int i) {
+  const Node* part = node_.inputs[i].get();
+  auto* entry = sweep_.find(part);
+  if (create_graph() || detail::trace || !entry || !entry->wanted || entry->target ||
+      entry->grad.defined() || part->window < 0 || part->hooks || part->keeps_grad)
+    return Tensor();
+  auto* whole = sweep_.find(part->inputs[0].get());
+  if (!whole || !whole->wanted || part->shape.numel() == 0 ||
+      !Sweep::reserve(*whole, part->window, part->window + part->shape.numel()))
+    return Tensor();
+  entry->placed = true;
+  return detail::attach(whole->grad.impl().storage, part->dtype, part->shape, part->window);
 }
 
 void Back::add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,

@@ -94,6 +94,7 @@ struct Node {
   bool keeps_grad = false;    ///< a leaf, or asked to by retain_grad()
   bool is_transpose = false;  ///< of a matrix
   const char* op = "leaf";
+  std::int64_t window = -1;     ///< of one piece of its input: where it begins, in elements
   DType dtype = DType::f32;     ///< of the output
   Shape shape;                  ///< of the output
   std::uint32_t allocated = 0;  ///< bytes of this object
@@ -160,6 +161,10 @@ class Back {
           [](const void* t, const Tensor& whole) { return (*static_cast<const Take*>(t))(whole); },
           &take);
   }
+  /// Memory for the gradient of input i, to write all of it and add() it, if that can go straight
+  /// to where it will belong: where input i is a piece of a larger tensor, such as a time step.
+  /// Undefined otherwise.
+  Tensor place(int i);
   /// Adds a' g to the gradient of input i; a: [n, rows], g: [n, columns]. For a leaf, or the
   /// transpose of one, it is put off: a weight that is multiplied in T time steps gets the sum of T
   /// such products, which is one product of the a's and g's on top of each other.

@@ -635,6 +635,17 @@ struct FusedRule {
     return zeros(p.values[static_cast<std::size_t>(p.seeds[k])].shape, p.dtype);
   }
 
+  /// Where the gradient of argument k, or of one with the same gradient, belongs.
+  static Tensor place(const FusedProgram& p, Back& back, std::size_t k) {
+    for (std::size_t i = k; i < p.gradients.size(); ++i) {
+      if (i != k && p.gradients[i].same_as != static_cast<int>(k)) continue;
+      if (p.gradients[k].shape != p.shapes[i]) continue;
+      Tensor there = back.place(static_cast<int>(i));
+      if (there.defined()) return there;
+    }
+    return Tensor();
+  }
+
   void compute(const FusedProgram& p, Back& back) const {
     Array arrays[kMostArrays];
     Tensor seeds[kMostArrays], copies[kMostArrays], gradients[kFusedArguments];
@@ -658,8 +669,10 @@ struct FusedRule {
         gradients[k] = gradients[gradient.same_as];
         continue;
       }
-      gradients[k] = empty(gradient.shape, p.dtype);
-      arrays[p.gradient_array(k)] = {overwrite(gradients[k]), width_of(gradient.shape)};
+      gradients[k] = place(p, back, k);
+      if (!gradients[k].defined()) gradients[k] = empty(gradient.shape, p.dtype);
+      arrays[static_cast<std::size_t>(p.gradient_array(k))] = {overwrite(gradients[k]),
+                                                               width_of(gradient.shape)};
     }
     run(p.backward, p.dtype, arrays, p.rows);
     for (std::size_t k = 0; k < p.gradients.size(); ++k)

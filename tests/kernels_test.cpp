@@ -550,7 +550,7 @@ void check_gemm(const FloatKernels<T>& kernels, std::int64_t m, std::int64_t n, 
     }
   }
   std::vector<T> packed_c = c;
-  kernels.gemm(m, n, k, a.ref, b.ref, c.data(), ldc, accumulate);
+  kernels.gemm(m, n, k, a.ref, b.ref, c.data(), ldc, accumulate, nullptr);
   check_product(m, n, k, a.ref, b.ref, before, c, ldc, accumulate);
 
   // The packed copy, aligned and with a guard, and C in ranges of its columns.
@@ -561,8 +561,8 @@ void check_gemm(const FloatKernels<T>& kernels, std::int64_t m, std::int64_t n, 
   kernels.pack(k, n, b.ref, packed);
   CHECK(packed[size] == T(77));
   const std::int64_t middle = n / 2 / kernels.panel_columns * kernels.panel_columns;
-  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, accumulate, 0, middle);
-  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, accumulate, middle, n);
+  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, accumulate, nullptr, 0, middle);
+  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, accumulate, nullptr, middle, n);
   check_product(m, n, k, a.ref, b.ref, before, packed_c, ldc, accumulate);
 }
 
@@ -637,7 +637,7 @@ TEST_CASE("kernels: products with infinities and NaNs say so") {
         const auto at = b.ref.row_stride * 20 + b.ref.col_stride * 17;
         b.values[static_cast<std::size_t>(at)] = std::numeric_limits<float>::infinity();
         std::vector<float> c(static_cast<std::size_t>(m * 21));
-        table.f32.gemm(m, 21, 21, {a.data(), 21, 1}, b.ref, c.data(), 21, false);
+        table.f32.gemm(m, 21, 21, {a.data(), 21, 1}, b.ref, c.data(), 21, false, nullptr);
         for (std::size_t i = 0; i < c.size(); ++i) CHECK(std::isinf(c[i]) == (i % 21 == 17));
       }
     }

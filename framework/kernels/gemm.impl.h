@@ -56,7 +56,16 @@ struct Gemm {
 
   // --- The tile ----------------------------------------------------------------------------------
 
-  /// C [rows, vectors * kVector] (+)= A [rows, k] B. Row p of B is at b + p * ldb. Element (i, p)
+  /// What is added to a product: nothing, a matrix (C itself), or a row that repeats.
+  struct Addend {
+    const T* data = nullptr;
+    Index row_stride = 0;
+    Addend from(Index row, Index column) const {
+      return {data ? data + row * row_stride + column : nullptr, row_stride};
+    }
+  };
+
+  /// C [rows, vectors * kVector] = A [rows, k] B + D. Row p of B is at b + p * ldb. Element (i, p)
   /// of A is a[i * lda + p], or a[p * rows + i] in a packed strip.
   ///
   /// The loop is not unrolled: g++ would spill the sums. A tile with few sums, whose additions
@@ -64,7 +73,7 @@ struct Gemm {
   /// dimension.
   template <int rows, int vectors, bool packed>
   static void tile(Index k, const T* a, Index lda, const T* b, Index ldb, T* c, Index ldc,
-                   bool accumulate) {
+                   Addend d) {
     constexpr int ways = rows > 1 ? 1 : (7 + vectors) / vectors;
     V sums[ways][rows][vectors];
     unrolled<rows>([&](auto i) __attribute__((always_inline)) {
@@ -99,13 +108,13 @@ struct Gemm {
         T* to = c + i * ldc + j * kVector;
         V y = sums[0][i][j];
         unrolled<ways - 1>([&](auto q) __attribute__((always_inline)) { y += sums[q + 1][i][j]; });
-        if (accumulate) y += V::load_unaligned(to);
+        if (d.data) y += V::load_unaligned(d.data + i * d.row_stride + j * kVector);
         y.store_unaligned(to);
       });
     });
   }
 
-  using TileFn = void (*)(Index, const T*, Index, const T*, Index, T*, Index, bool);
+  using TileFn = void (*)(Index, const T*, Index, const T*, Index, T*, Index, Addend);
 
   template <int... I>
   static TileFn find_tile(bool packed, Index rows, Index vectors,
@@ -119,20 +128,20 @@ struct Gemm {
   /// The tile of so many rows and columns. Where the columns do not fill its vectors, C gets those
   /// behind the first `skip` ones.
   static void run_tile(bool packed, Index rows, Index columns, Index skip, Index k, const T* a,
-                       Index lda, const T* b, Index ldb, T* c, Index ldc, bool accumulate) {
+                       Index lda, const T* b, Index ldb, T* c, Index ldc, Addend d) {
     const Index width = padded(columns);
     const TileFn run = find_tile(packed, rows, width / kVector,
                                  std::make_integer_sequence<int, kRows * kVectors>());
     if (columns == width) {
-      run(k, a, lda, b, ldb, c, ldc, accumulate);
+      run(k, a, lda, b, ldb, c, ldc, d);
       return;
     }
     alignas(64) T whole[kRows * kPanel];
-    run(k, a, lda, b, ldb, whole, width, false);
+    run(k, a, lda, b, ldb, whole, width, {});
     for (Index i = 0; i < rows; ++i) {
-      const T* from = whole + i * width + skip;
+      const T *from = whole + i * width + skip, *add = d.from(i, 0).data;
       T* to = c + i * ldc;
-      for (Index j = 0; j < columns; ++j) to[j] = accumulate ? to[j] + from[j] : from[j];
+      for (Index j = 0; j < columns; ++j) to[j] = add ? add[j] + from[j] : from[j];
     }
   }
 
@@ -205,18 +214,58 @@ struct Gemm {
     __builtin_memcpy(to + 3 * to_stride, &r3, sizeof(Four));
   }
 
-  /// Rows [0, rows) of A [m, k] in the order in which a tile reads them. May write up to one tile's
-  /// rows, rounded up to vectors, behind the strip.
-  static void pack_strip(Index rows, Index m, Index k, MatrixRef<T> a, T* out) {
-    if (a.row_stride == 1 && padded(rows) <= m) {
-      for (Index p = 0; p < k; ++p, out += rows) {
-        for (Index i = 0; i < rows; i += kVector) {
-          V::load_unaligned(a.data + p * a.col_stride + i).store_unaligned(out + i);
+  /// out [n, m] = the transpose of x [m, n]: squares of 4 x 4, in blocks that the L1 cache holds.
+  static void transpose(Index m, Index n, const T* x, T* out) {
+    constexpr Index block = 32;
+    for (Index i0 = 0; i0 < m; i0 += block) {
+      const Index i1 = i0 + block < m ? i0 + block : m;
+      for (Index j0 = 0; j0 < n; j0 += block) {
+        const Index j1 = j0 + block < n ? j0 + block : n;
+        Index i = i0;
+        for (; i + 4 <= i1; i += 4) {
+          Index j = j0;
+          for (; j + 4 <= j1; j += 4) transpose4(x + i * n + j, n, out + j * m + i, m);
+          for (; j < j1; ++j) {
+            for (Index q = 0; q < 4; ++q) out[j * m + i + q] = x[(i + q) * n + j];
+          }
+        }
+        for (; i < i1; ++i) {
+          for (Index j = j0; j < j1; ++j) out[j * m + i] = x[i * n + j];
         }
       }
-    } else {
-      for (Index p = 0; p < k; ++p, out += rows) {
-        for (Index i = 0; i < rows; ++i) out[i] = a.data[i * a.row_stride + p * a.col_stride];
+    }
+  }
+
+  /// Consecutive rows of A as the tiles read them: strip by strip, in each the columns of the strip
+  /// one after the other.
+  struct Strips {
+    Index count, rows, taller;  ///< the first `taller` ones have rows + 1
+    Index depth;                ///< columns of each
+    Index rows_of(Index strip) const { return rows + (strip < taller); }
+  };
+
+  /// Columns [first, first + k) of the strips, from A [m, k]. All strips at once, so that a
+  /// transposed A is read along its rows.
+  static void pack_strips(const Strips& strips, Index first, Index m, Index k, MatrixRef<T> a,
+                          T* out) {
+    for (Index p = 0; p < k; ++p) {
+      const T* from = a.data + p * a.col_stride;
+      T* to = out;
+      Index left = m;
+      for (Index s = 0; s < strips.count; ++s) {
+        const Index rows = strips.rows_of(s);
+        T* column = to + (first + p) * rows;
+        // Whole vectors where what they write too much is written again with the next column.
+        if (a.row_stride == 1 && padded(rows) <= left &&
+            (first + p) * rows + padded(rows) <= rows * strips.depth) {
+          for (Index i = 0; i < rows; i += kVector)
+            V::load_unaligned(from + i).store_unaligned(column + i);
+        } else {
+          for (Index i = 0; i < rows; ++i) column[i] = from[i * a.row_stride];
+        }
+        from += rows * a.row_stride;
+        to += rows * strips.depth;
+        left -= rows;
       }
     }
   }
@@ -231,43 +280,40 @@ struct Gemm {
     Index row_stride;
   };
 
-  /// C [m, n] (+)= A [m, k] B, k >= 1. Where B is read in place, its columns may be read from
+  /// C [m, n] = A [m, k] B + D, k >= 1. Where B is read in place, its columns may be read from
   /// kVector - 1 columns before the first one on.
   static void multiply(Index m, Index n, Index k, MatrixRef<T> a, Operand b, T* c, Index ldc,
-                       bool accumulate) {
+                       Addend d) {
     if (a.col_stride == 1) {
-      run_tiles(m, n, k, a, b, c, ldc, accumulate, nullptr);
+      run_tiles(m, n, k, a, b, c, ldc, d, nullptr);
     } else {
-      run_tiles(m, n, k, {}, b, c, ldc, accumulate, [&](Index row, Index rows, T* out) {
-        pack_strip(rows, m - row, k, {a.data + row * a.row_stride, a.row_stride, a.col_stride},
-                   out);
+      run_tiles(m, n, k, {}, b, c, ldc, d, [&](const Strips& strips, Index row, T* out) {
+        pack_strips(strips, 0, m - row, k,
+                    {a.data + row * a.row_stride, a.row_stride, a.col_stride}, out);
       });
     }
   }
 
   /// The tiles of C, strip by strip of A: its rows in place, or, where there is one,
-  /// pack_rows(row, rows, out) packs those of a strip.
+  /// pack_rows(strips, row, out) packs the strips from a row on.
   template <class PackRows>
   static void run_tiles(Index m, Index n, Index k, MatrixRef<T> a, Operand b, T* c, Index ldc,
-                        bool accumulate, const PackRows& pack_rows) {
+                        Addend d, const PackRows& pack_rows) {
     constexpr bool packed = !std::is_same_v<PackRows, std::nullptr_t>;
     const Index strips = blocks(m, kRows);
     const Index rows_low = m / strips, rows_extra = m % strips;
     const Index fitting = kBlockOfA / (k * kRows);
     const Index at_once = blocks(strips, blocks(strips, fitting < 1 ? 1 : fitting));
-    T* strip_buffer =
-        packed ? buffer(Scratch::packed_a, at_once * kRows * k + padded(kRows)) : nullptr;
+    T* strip_buffer = packed ? buffer(Scratch::packed_a, at_once * kRows * k) : nullptr;
 
     Index block_row = 0;
     for (Index s0 = 0; s0 < strips; s0 += at_once) {
       const Index s1 = s0 + at_once < strips ? s0 + at_once : strips;
       Index row = block_row;
       if constexpr (packed) {
-        for (Index s = s0; s < s1; ++s) {
-          const Index rows = rows_low + (s < rows_extra);
-          pack_rows(row, rows, strip_buffer + (row - block_row) * k);
-          row += rows;
-        }
+        const Index taller = rows_extra < s0 ? 0 : rows_extra - s0;
+        pack_rows(Strips{s1 - s0, rows_low, taller < s1 - s0 ? taller : s1 - s0, k}, row,
+                  strip_buffer);
       }
       Index columns = 0;
       for (Index j = 0; j < n; j += columns) {
@@ -287,7 +333,7 @@ struct Gemm {
           const T* strip =
               packed ? strip_buffer + (row - block_row) * k : a.data + row * a.row_stride;
           run_tile(packed, rows, columns, skip, k, strip, a.row_stride, panel, ldb,
-                   c + row * ldc + j, ldc, accumulate);
+                   c + row * ldc + j, ldc, d.from(row, j));
           row += rows;
         }
       }
@@ -313,7 +359,8 @@ struct Gemm {
     for (Index t = 0; t < count; ++t) k += terms[t].k;
     if (count == 1 || k > 2 * kDepth) {
       for (Index t = 0; t < count; ++t)
-        gemm(m, n, terms[t].k, rows_of(t, 0), columns_of(t, 0), c, ldc, accumulate || t > 0);
+        gemm(m, n, terms[t].k, rows_of(t, 0), columns_of(t, 0), c, ldc, accumulate || t > 0,
+             nullptr);
       if (count == 0 && !accumulate) zero(m, n, c, ldc);
       return;
     }
@@ -333,12 +380,13 @@ struct Gemm {
           out += terms[t].k * padded(columns);
         }
       }
-      run_tiles(m, last - j0, k, {}, {panels, k, 0, 0}, c + j0, ldc, accumulate,
-                [&](Index row, Index rows, T* strip) {
+      const Addend d = accumulate ? Addend{c + j0, ldc} : Addend{};
+      run_tiles(m, last - j0, k, {}, {panels, k, 0, 0}, c + j0, ldc, d,
+                [&](const Strips& strips, Index row, T* to) {
+                  Index first = 0;
                   for (Index t = 0; t < count; ++t) {
-                    // What it may write behind its end, the next one overwrites.
-                    pack_strip(rows, m - row, terms[t].k, rows_of(t, row), strip);
-                    strip += rows * terms[t].k;
+                    pack_strips(strips, first, m - row, terms[t].k, rows_of(t, row), to);
+                    first += terms[t].k;
                   }
                 });
     }
@@ -350,35 +398,65 @@ struct Gemm {
     }
   }
 
+  /// C = bias in each row.
+  static void fill(Index m, Index n, T* c, Index ldc, const T* bias) {
+    for (Index i = 0; i < m; ++i) {
+      for (Index j = 0; j < n; ++j) c[i * ldc + j] = bias[j];
+    }
+  }
+
+  /// Without an inner dimension.
+  static void gemm_nothing(Index m, Index n, T* c, Index ldc, bool accumulate, const T* bias) {
+    if (bias)
+      fill(m, n, c, ldc, bias);
+    else if (!accumulate)
+      zero(m, n, c, ldc);
+  }
+
   static void gemm_packed(Index m, Index n, Index k, MatrixRef<T> a, const T* b, T* c, Index ldc,
-                          bool accumulate, Index first_column, Index last_column) {
+                          bool accumulate, const T* bias, Index first_column, Index last_column) {
     if (m <= 0 || last_column <= first_column) return;
     if (last_column > n) last_column = n;
+    const Index columns = last_column - first_column;
+    c += first_column;
     if (k <= 0) {
-      if (!accumulate) zero(m, last_column - first_column, c + first_column, ldc);
+      gemm_nothing(m, columns, c, ldc, accumulate, bias ? bias + first_column : nullptr);
       return;
     }
     const Index depth = blocks(k, blocks(k, a.col_stride == 1 ? kMaxDepth : kDepth));
     for (Index p = 0; p < k; p += depth) {
-      multiply(m, last_column - first_column, k - p < depth ? k - p : depth,
+      const Addend d = accumulate || p > 0 ? Addend{c, ldc}
+                       : bias              ? Addend{bias + first_column, 0}
+                                           : Addend{};
+      multiply(m, columns, k - p < depth ? k - p : depth,
                {a.data + p * a.col_stride, a.row_stride, a.col_stride},
-               {b + first_column * k, k, p, 0}, c + first_column, ldc, accumulate || p > 0);
+               {b + first_column * k, k, p, 0}, c, ldc, d);
     }
   }
 
   static void gemm(Index m, Index n, Index k, MatrixRef<T> a, MatrixRef<T> b, T* c, Index ldc,
-                   bool accumulate) {
+                   bool accumulate, const T* bias) {
     if (m <= 0 || n <= 0) return;
     if (k <= 0) {
-      if (!accumulate) zero(m, n, c, ldc);
+      gemm_nothing(m, n, c, ldc, accumulate, bias);
       return;
     }
-    if (m == 1 && gemv(n, k, a.data, a.col_stride, b, c, 1, accumulate)) return;
+    const bool by_rows = m == 1 && gemv_fits(n, b);
     const MatrixRef<T> transposed_a = {a.data, a.col_stride, a.row_stride};
-    if (n == 1 && gemv(m, k, b.data, b.row_stride, transposed_a, c, ldc, accumulate)) return;
-    if (m <= kRowsOfDots && b.row_stride == 1 && b.col_stride != 1 && k >= kVector) {
-      for (Index i = 0; i < m; ++i) {
-        gemv(n, k, a.data + i * a.row_stride, a.col_stride, b, c + i * ldc, 1, accumulate);
+    const bool by_columns = !by_rows && n == 1 && gemv_fits(m, transposed_a);
+    const bool by_dots = m <= kRowsOfDots && b.row_stride == 1 && b.col_stride != 1 && k >= kVector;
+    if (by_rows || by_columns || by_dots) {
+      if (bias) {
+        fill(m, n, c, ldc, bias);
+        accumulate = true;
+      }
+      if (by_rows) {
+        gemv(n, k, a.data, a.col_stride, b, c, 1, accumulate);
+      } else if (by_columns) {
+        gemv(m, k, b.data, b.row_stride, transposed_a, c, ldc, accumulate);
+      } else {
+        for (Index i = 0; i < m; ++i)
+          gemv(n, k, a.data + i * a.row_stride, a.col_stride, b, c + i * ldc, 1, accumulate);
       }
       return;
     }
@@ -392,26 +470,30 @@ struct Gemm {
       const Index rows = k - p < depth ? k - p : depth;
       const MatrixRef<T> a_part = {a.data + p * a.col_stride, a.row_stride, a.col_stride};
       const T* b_part = b.data + p * b.row_stride;
+      const Addend d = accumulate || p > 0 ? Addend{c, ldc} : Addend{bias, 0};
       if (in_place) {
-        multiply(m, n, rows, a_part, {b_part, 0, 0, b.row_stride}, c, ldc, accumulate || p > 0);
+        multiply(m, n, rows, a_part, {b_part, 0, 0, b.row_stride}, c, ldc, d);
         continue;
       }
       for (Index j = 0; j < n; j += width) {
         const Index columns = n - j < width ? n - j : width;
         pack(rows, columns, {b_part + j * b.col_stride, b.row_stride, b.col_stride}, panels);
-        multiply(m, columns, rows, a_part, {panels, rows, 0, 0}, c + j, ldc, accumulate || p > 0);
+        multiply(m, columns, rows, a_part, {panels, rows, 0, 0}, c + j, ldc, d.from(0, j));
       }
     }
   }
 
   // --- Matrix times vector -----------------------------------------------------------------------
 
+  static bool gemv_fits(Index n, MatrixRef<T> b) {
+    return (b.col_stride == 1 && n >= kVector) || b.row_stride == 1;
+  }
+
   /// y [n] (+)= x [k] B [k, n], without packing: these products read B once and are as fast as
-  /// memory. False, and nothing done, if neither the rows nor the columns of B are contiguous.
-  static bool gemv(Index n, Index k, const T* x, Index x_stride, MatrixRef<T> b, T* y,
+  /// memory. The rows or the columns of B must be contiguous: gemv_fits.
+  static void gemv(Index n, Index k, const T* x, Index x_stride, MatrixRef<T> b, T* y,
                    Index y_stride, bool accumulate) {
     const bool by_rows = b.col_stride == 1 && n >= kVector;
-    if (!by_rows && b.row_stride != 1) return false;
     if (x_stride != 1) {
       T* contiguous = buffer(Scratch::vector_in, k);
       for (Index p = 0; p < k; ++p) contiguous[p] = x[p * x_stride];
@@ -428,7 +510,6 @@ struct Gemm {
         y[j * y_stride] = accumulate ? y[j * y_stride] + out[j] : out[j];
       }
     }
-    return true;
   }
 
   /// y (+)= the sum of x[p] times row p, the rows being contiguous and at least a vector long.
@@ -436,9 +517,11 @@ struct Gemm {
     constexpr int vectors = 8;
     Index j = 0;
     for (; j + vectors * kVector <= n; j += vectors * kVector) {
-      tile<1, vectors, false>(k, x, 0, b.data + j, b.row_stride, y + j, 0, accumulate);
+      tile<1, vectors, false>(k, x, 0, b.data + j, b.row_stride, y + j, 0,
+                              accumulate ? Addend{y + j, 0} : Addend{});
     }
-    multiply(1, n - j, k, {x, 0, 1}, {b.data + j, 0, 0, b.row_stride}, y + j, 0, accumulate);
+    multiply(1, n - j, k, {x, 0, 1}, {b.data + j, 0, 0, b.row_stride}, y + j, 0,
+             accumulate ? Addend{y + j, 0} : Addend{});
   }
 
   /// y[j] (+)= dot(x, column j), the columns being contiguous.

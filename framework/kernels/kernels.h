@@ -121,23 +121,26 @@ struct FloatKernels {
   /// Threads can share the work: the columns from j on, j a multiple of panel_columns, go to
   /// out + k * j, and may be packed by themselves.
   void (*pack)(std::int64_t k, std::int64_t n, MatrixRef<T> b, T* out);
-  /// C[m, n] (row stride ldc, columns contiguous) = A[m, k] * B (+ C when accumulate), B packed.
+  /// C[m, n] (row stride ldc, columns contiguous) = A[m, k] * B, + C when accumulate, otherwise +
+  /// bias[n] in each row where there is one. B is packed.
   /// [first_column, last_column) restricts the work to these columns of C (first_column is a
   /// multiple of panel_columns), for threads.
   void (*gemm_packed)(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a,
-                      const T* packed_b, T* c, std::int64_t ldc, bool accumulate,
+                      const T* packed_b, T* c, std::int64_t ldc, bool accumulate, const T* bias,
                       std::int64_t first_column, std::int64_t last_column);
   std::int64_t panel_columns;  ///< of a packed B
   /// The same without a packed B, for one thread: packs into a scratch buffer of the thread when
   /// that pays; matrix-vector shapes (m = 1 or n = 1) run unpacked.
   void (*gemm)(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, MatrixRef<T> b, T* c,
-               std::int64_t ldc, bool accumulate);
+               std::int64_t ldc, bool accumulate, const T* bias);
   /// C[m, n] = the sum of A B over `count` terms (+ C when accumulate), for one thread, A and B
   /// without their rows and columns before the first ones. Many terms with small k cost no more
   /// than one with their sum.
   void (*gemm_sum)(std::int64_t m, std::int64_t n, const Term<T>* terms, std::int64_t count,
                    std::int64_t first_row, std::int64_t first_column, T* c, std::int64_t ldc,
                    bool accumulate);
+  /// out [n, m] = the transpose of x [m, n], both contiguous.
+  void (*transpose)(std::int64_t m, std::int64_t n, const T* x, T* out);
 };
 
 struct Kernels {
@@ -167,16 +170,17 @@ inline const FloatKernels<double>& float_kernels<double>() {
   return active().f64;
 }
 
-/// C[m, n] = A * B (+ C when accumulate), shared between the threads of the pool (parallel.h).
-/// Any strides for A and B (0 and negative ones too); k = 0 gives zeros (or leaves C).
+/// C[m, n] = A * B (+ C when accumulate, + bias otherwise), shared between the threads of the pool
+/// (parallel.h). Any strides for A and B (0 and negative ones too); k = 0 gives zeros (or leaves
+/// C).
 template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, MatrixRef<T> b, T* c,
-          std::int64_t ldc, bool accumulate);
+          std::int64_t ldc, bool accumulate, const T* bias = nullptr);
 
 /// The same with B in the panels of FloatKernels::pack.
 template <class T>
 void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, const T* packed_b,
-                 T* c, std::int64_t ldc, bool accumulate);
+                 T* c, std::int64_t ldc, bool accumulate, const T* bias = nullptr);
 
 /// The same for a sum of products.
 template <class T>

@@ -23,7 +23,8 @@ constexpr FloatKernels<T> float_table() {
           .gemm_packed = Product::gemm_packed,
           .panel_columns = Product::kPanel,
           .gemm = Product::gemm,
-          .gemm_sum = Product::gemm_sum};
+          .gemm_sum = Product::gemm_sum,
+          .transpose = Product::transpose};
 }
 
 /// rows and vectors: the largest tile of the matrix product.

@@ -11,6 +11,18 @@ namespace unroll {
 using detail::fail;
 using detail::wrap_dim;
 
+namespace {
+
+/// Tells the tape that y is one piece of x: what lies from `index` on along dimension d.
+void mark_window(const Tensor& x, const Tensor& y, std::int64_t d, std::int64_t index) {
+  if (!y.impl().node) return;
+  std::int64_t before = 1, after = 1;
+  for (std::int64_t i = 0; i < x.dim(); ++i) (i < d ? before : after) *= i == d ? 1 : x.shape()[i];
+  if (before == 1) y.impl().node->window = index * after;
+}
+
+}  // namespace
+
 Tensor select(const Tensor& x, std::int64_t dim, std::int64_t index) {
   const std::int64_t d = wrap_dim("select", dim, x.shape());
   const std::int64_t size = x.shape()[d];
@@ -22,10 +34,13 @@ Tensor select(const Tensor& x, std::int64_t dim, std::int64_t index) {
   const std::int64_t offset = x.impl().offset + i * strides[d];
   shape.erase(d);
   strides.erase(d);
-  return record("select", {x}, detail::view(x, std::move(shape), std::move(strides), offset),
-                Keep::none, [d, i](Back& back) {
-                  back.add_window(0, [d, i](const Tensor& whole) { return select(whole, d, i); });
-                });
+  const Tensor y =
+      record("select", {x}, detail::view(x, std::move(shape), std::move(strides), offset),
+             Keep::none, [d, i](Back& back) {
+               back.add_window(0, [d, i](const Tensor& whole) { return select(whole, d, i); });
+             });
+  mark_window(x, y, d, i);
+  return y;
 }
 
 namespace {
@@ -37,12 +52,14 @@ Tensor strided(const char* op, const Tensor& x, std::int64_t d, std::int64_t sta
   const std::int64_t offset = x.impl().offset + start * strides[d];
   shape[d] = length;
   strides[d] *= step;
-  return record(op, {x}, detail::view(x, std::move(shape), std::move(strides), offset), Keep::none,
-                [=](Back& back) {
-                  back.add_window(0, [=](const Tensor& whole) {
-                    return strided(op, whole, d, start, length, step);
-                  });
-                });
+  const Tensor y = record(op, {x}, detail::view(x, std::move(shape), std::move(strides), offset),
+                          Keep::none, [=](Back& back) {
+                            back.add_window(0, [=](const Tensor& whole) {
+                              return strided(op, whole, d, start, length, step);
+                            });
+                          });
+  if (step == 1) mark_window(x, y, d, start);
+  return y;
 }
 
 }  // namespace

@@ -24,10 +24,11 @@ Tensor multiply(const Tensor& a, const Tensor& b, const Tensor& bias = Tensor())
   shape[r - 1] = n;
   Tensor out = empty(shape, a.dtype());
   if (out.numel() == 0) return out;
-  if (bias.defined()) detail::copy_into(out, bias);
   const std::int64_t batches = out.numel() / (m * n);
   detail::dispatch_floating(a.dtype(), [&]<class T>(T) {
     T* c = detail::overwrite<T>(out);
+    const Tensor added = bias.defined() ? detail::dense(bias) : Tensor();
+    const T* row = bias.defined() ? detail::read<T>(added) : nullptr;
     auto ra = matrix<T>(a);
     auto rb = matrix<T>(b);
     const T *a0 = ra.data, *b0 = rb.data;
@@ -45,9 +46,9 @@ Tensor multiply(const Tensor& a, const Tensor& b, const Tensor& bias = Tensor())
       const bool pays = r == 2 && k > 0 && (m > 1 || b.strides()[1] != 1);
       const T* panels = pays ? detail::packed<T>(b) : nullptr;
       if (panels)
-        kernels::gemm_packed<T>(m, n, k, ra, panels, c, n, bias.defined());
+        kernels::gemm_packed<T>(m, n, k, ra, panels, c, n, false, row);
       else
-        kernels::gemm<T>(m, n, k, ra, rb, c + batch * m * n, n, bias.defined());
+        kernels::gemm<T>(m, n, k, ra, rb, c + batch * m * n, n, false, row);
     }
   });
   return out;
