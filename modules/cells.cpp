@@ -127,7 +127,7 @@ Tensor GRUCell::step(const Tensor& x, const Tensor& h, const Tensor& mask) const
   check_step(x, h);
   const Tensor seen = h * mask;
   const Tensor w_hz = narrow(weight_hh, 0, hidden_size, hidden_size);
-  const Tensor z = sigmoid(narrow(x, 1, hidden_size, hidden_size) + matmul(seen, transpose(w_hz)));
+  const Tensor z = sigmoid(narrow(x, 1, hidden_size, hidden_size) + linear(seen, w_hz));
   return step(x, seen) + z * (h - seen);
 }
 
@@ -156,7 +156,7 @@ LSTMState LSTMCell::initial_state(std::int64_t batch) const {
 
 LSTMState LSTMCell::step(const Tensor& x, const LSTMState& state) const {
   LSTMState next = unprojected_step(x, state);
-  if (weight_hr.defined()) next.h = matmul(next.h, transpose(weight_hr));
+  if (weight_hr.defined()) next.h = linear(next.h, weight_hr);
   return next;
 }
 

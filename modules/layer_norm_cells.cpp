@@ -1,5 +1,8 @@
 #include "modules/layer_norm_cells.h"
 
+#include <utility>
+
+#include "framework/fused.h"
 #include "framework/ops.h"
 
 namespace unroll {
@@ -24,12 +27,15 @@ LSTMState LayerNormLSTMCell::initial_state(std::int64_t batch) const {
 LSTMState LayerNormLSTMCell::step(const Tensor& x, const LSTMState& state) const {
   check_step(x, state.h);
   check_step(x, state.c, "c");
-  const auto gates = chunk(x + norm_hh(matmul(state.h, transpose(weight_hh))), 4, 1);
-  const Tensor i = sigmoid(gates[0]);
-  const Tensor f = sigmoid(gates[1]);
-  const Tensor g = tanh(gates[2]);
-  const Tensor o = sigmoid(gates[3]);
-  const Tensor c = f * state.c + i * g;
+  const auto [o, c] = fused(
+      [](const Tensor& from_x, const Tensor& from_h, const Tensor& c0) {
+        const auto gates = chunk(from_x + from_h, 4, -1);
+        const Tensor i = sigmoid(gates[0]);
+        const Tensor f = sigmoid(gates[1]);
+        const Tensor g = tanh(gates[2]);
+        return std::pair{sigmoid(gates[3]), f * c0 + i * g};
+      },
+      x, norm_hh(linear(state.h, weight_hh)), state.c);
   return {o * tanh(norm_c(c)), c};
 }
 
@@ -60,14 +66,17 @@ Tensor LayerNormGRUCell::step(const Tensor& x, const Tensor& h, const Tensor& ma
 
 Tensor LayerNormGRUCell::step_seeing(const Tensor& x, const Tensor& h, const Tensor& seen) const {
   check_step(x, seen);
-  const Tensor y = matmul(seen, transpose(weight_hh));
-  const auto gates =
-      chunk(narrow(x, 1, 0, 2 * hidden_size) + norm_hh(narrow(y, 1, 0, 2 * hidden_size)), 2, 1);
-  const Tensor r = sigmoid(gates[0]);
-  const Tensor z = sigmoid(gates[1]);
-  const Tensor h_n = norm_hn(narrow(y, 1, 2 * hidden_size, hidden_size));
-  const Tensor n = tanh(narrow(x, 1, 2 * hidden_size, hidden_size) + r * h_n);
-  return n + z * (h - n);  // (1 - z) * n + z * h
+  const Tensor y = linear(seen, weight_hh);
+  return fused(
+      [](const Tensor& from_x, const Tensor& gates_h, const Tensor& n_h, const Tensor& h0) {
+        const auto xs = chunk(from_x, 3, -1), hs = chunk(gates_h, 2, -1);
+        const Tensor r = sigmoid(xs[0] + hs[0]);
+        const Tensor z = sigmoid(xs[1] + hs[1]);
+        const Tensor n = tanh(xs[2] + r * n_h);
+        return (1.0 - z) * n + z * h0;
+      },
+      x, norm_hh(narrow(y, 1, 0, 2 * hidden_size)),
+      norm_hn(narrow(y, 1, 2 * hidden_size, hidden_size)), h);
 }
 
 }  // namespace unroll

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "framework/fused.h"
 #include "framework/ops.h"
 #include "framework/random.h"
 
@@ -29,13 +30,18 @@ LSTMState PeepholeLSTMCell::initial_state(std::int64_t batch) const {
 LSTMState PeepholeLSTMCell::step(const Tensor& x, const LSTMState& state) const {
   check_step(x, state.h);
   check_step(x, state.c, "c");
-  const auto gates = chunk(x + matmul(state.h, transpose(weight_hh)), 4, 1);
-  const Tensor i = sigmoid(gates[0] + weight_ci * state.c);
-  const Tensor f = sigmoid(gates[1] + weight_cf * state.c);
-  const Tensor g = tanh(gates[2]);
-  const Tensor c = f * state.c + i * g;
-  const Tensor o = sigmoid(gates[3] + weight_co * c);
-  return {o * tanh(c), c};
+  return fused(
+      [](const Tensor& from_x, const Tensor& from_h, const Tensor& c0, const Tensor& w_ci,
+         const Tensor& w_cf, const Tensor& w_co) {
+        const auto gates = chunk(from_x + from_h, 4, -1);
+        const Tensor i = sigmoid(gates[0] + w_ci * c0);
+        const Tensor f = sigmoid(gates[1] + w_cf * c0);
+        const Tensor g = tanh(gates[2]);
+        const Tensor c = f * c0 + i * g;
+        const Tensor o = sigmoid(gates[3] + w_co * c);
+        return LSTMState{o * tanh(c), c};
+      },
+      x, linear(state.h, weight_hh), state.c, weight_ci, weight_cf, weight_co);
 }
 
 // --- Coupled gates ------------------------------------------------------------------------------
@@ -55,12 +61,16 @@ LSTMState CoupledLSTMCell::initial_state(std::int64_t batch) const {
 LSTMState CoupledLSTMCell::step(const Tensor& x, const LSTMState& state) const {
   check_step(x, state.h);
   check_step(x, state.c, "c");
-  const auto gates = chunk(x + matmul(state.h, transpose(weight_hh)), 3, 1);
-  const Tensor i = sigmoid(gates[0]);
-  const Tensor g = tanh(gates[1]);
-  const Tensor o = sigmoid(gates[2]);
-  const Tensor c = (1.0 - i) * state.c + i * g;
-  return {o * tanh(c), c};
+  return fused(
+      [](const Tensor& from_x, const Tensor& from_h, const Tensor& c0) {
+        const auto gates = chunk(from_x + from_h, 3, -1);
+        const Tensor i = sigmoid(gates[0]);
+        const Tensor g = tanh(gates[1]);
+        const Tensor o = sigmoid(gates[2]);
+        const Tensor c = (1.0 - i) * c0 + i * g;
+        return LSTMState{o * tanh(c), c};
+      },
+      x, linear(state.h, weight_hh), state.c);
 }
 
 }  // namespace unroll
