@@ -13,8 +13,8 @@ namespace detail {
 namespace {
 
 /// A sequence of up to kWholeRows rows (time steps x batch) is projected at once, a longer one in
-/// pieces of some kPieceRows: enough for a product at full speed, few enough to be still in the
-/// cache when the steps come to them.
+/// pieces of kPieceRows or a little more: enough for a product at full speed, few enough to be
+/// still in the cache when the steps come to them.
 constexpr std::int64_t kPieceRows = 256;
 constexpr std::int64_t kWholeRows = 512;
 
@@ -80,8 +80,7 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
                   double recurrent_dropout) {
   const Links links(options);
   const std::int64_t T = xs.size(0), batch = xs.dim() > 1 ? xs.size(1) : 1;
-  const std::int64_t piece =
-      T * batch <= kWholeRows ? T : std::max<std::int64_t>(kPieceRows / batch, 1);
+  const std::int64_t piece = T * batch <= kWholeRows ? T : (kPieceRows + batch - 1) / batch;
   std::vector<Tensor> outputs(static_cast<std::size_t>(T));
   Tensor mask;
   for (std::int64_t done = 0; done < T; done += piece) {

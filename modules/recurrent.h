@@ -321,7 +321,7 @@ class Recurrent : public detail::RecurrentBase {
     std::int64_t width = input_size;
     for (std::int64_t layer = 0; layer < options.num_layers; ++layer) {
       for (std::int64_t d = 0; d < num_directions(); ++d)
-        add(Cell(width, hidden_size, cell_options...));
+        add(Cell(detail::Count{width}, detail::Count{hidden_size}, cell_options...));
       width = hidden_size;
       if constexpr (requires { cells_[0].output_size; }) width = cells_[0].output_size;
       if (options.merge == Merge::concatenate) width *= num_directions();

@@ -850,6 +850,10 @@ TEST_CASE("scan: the documentation's cell, from its own initial state, and as a 
   const auto copy = clone(module);
   CHECK_FALSE(copy.cell().u.is(cell.u));
   CHECK(copy.cell().u.is(copy.parameters()[1]));
+
+  const Recurrent<MyCell> deep(3, 4, {.num_layers = 2, .bidirectional = true});
+  CHECK(deep(normal({5, 2, 3})).outputs.shape() == Shape{5, 2, 8});
+  CHECK(deep.cell(1).w.shape() == Shape{8, 4});
 }
 
 TEST_CASE("scan: a user's cell passes gradcheck like any other") {
