@@ -80,7 +80,8 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
                   double recurrent_dropout) {
   const Links links(options);
   const std::int64_t T = xs.size(0), batch = xs.dim() > 1 ? xs.size(1) : 1;
-  const std::int64_t piece = T * batch <= kWholeRows ? T : (kPieceRows + batch - 1) / batch;
+  const std::int64_t rows = xs.dim() > 2 || !is_floating(xs.dtype()) ? batch : 1;  // else [T, I]
+  const std::int64_t piece = T * rows <= kWholeRows ? T : (kPieceRows + rows - 1) / rows;
   std::vector<Tensor> outputs(static_cast<std::size_t>(T));
   Tensor mask;
   for (std::int64_t done = 0; done < T; done += piece) {

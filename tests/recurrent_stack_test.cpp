@@ -421,6 +421,7 @@ TEST_CASE("scan: long sequences are projected in pieces of some 256 rows, short 
   check({7, 100, 1}, {.reverse = true}, {300, 300, 100});
   check({3, 300, 1}, {}, {300, 300, 300});
   check({600, 1, 1}, {.reverse = true}, {256, 256, 88});
+  check({600, 2}, {}, {512, 512, 176});  // no batch: rows of two features
   check({200, 1, 1}, {}, {200});
   check({300, 3, 1}, {.lengths = indices({300, 100, 50})}, {450});
   check({600, 2, 1}, {.lengths = indices({600, 100})}, {256, 256, 188});
