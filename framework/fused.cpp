@@ -23,7 +23,7 @@ constexpr std::int64_t kBlock = 256;       // columns at a time: a register is 1
 constexpr std::int64_t kParallel = 65536;  // instructions times elements worth a second thread
 constexpr std::size_t kMostOperands = 96;  // of one stage
 constexpr std::size_t kMostArrays = 64;
-constexpr std::size_t kMostPrograms = 32;  // of one function
+constexpr std::size_t kMostPrograms = 256;  // of one function; a padded batch has one per size
 
 // --- A stage: straight-line code over blocks of columns ------------------------------------------
 

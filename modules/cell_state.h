@@ -24,14 +24,13 @@ State detach(const State& state) {
 
 namespace detail {
 
-/// What a step puts out unless it says otherwise.
+/// What a step puts out unless it says otherwise. Throws ValueError for a state without tensors.
 template <class State>
-Tensor first_tensor(State state) {
-  Tensor first;
-  for_each_tensor(state, [&](Tensor& t) {
-    if (!first.defined()) first = t;
-  });
-  return first;
+Tensor& first_tensor(State& state) {
+  Tensor* first = nullptr;
+  for_each_tensor(state, [&](Tensor& t) { first = first ? first : &t; });
+  if (!first) throw ValueError("a recurrent state must hold a tensor");
+  return *first;
 }
 
 }  // namespace detail

@@ -13,14 +13,20 @@ namespace unroll {
 using detail::fail;
 
 RNNCellBase::RNNCellBase(const char* name, std::int64_t gates, std::int64_t inputs,
-                         std::int64_t hidden, bool bias)
-    : input_size(inputs), hidden_size(hidden), name_(name) {
+                         std::int64_t hidden, bool bias, std::int64_t proj_size)
+    : input_size(inputs),
+      hidden_size(hidden),
+      output_size(proj_size > 0 ? proj_size : hidden),
+      name_(name) {
   if (inputs < 1 || hidden < 1)
     fail<ValueError>("{}: sizes are at least 1, but input_size is {} and hidden_size is {}", name,
                      inputs, hidden);
+  if (proj_size < 0 || proj_size >= hidden)
+    fail<ValueError>("{}: proj_size must be at least 0 and below hidden_size = {}, but is {}", name,
+                     hidden, proj_size);
   const double k = 1.0 / std::sqrt(static_cast<double>(hidden));
   weight_ih = param("weight_ih", uniform({gates * hidden, inputs}, -k, k));
-  weight_hh = param("weight_hh", uniform({gates * hidden, hidden}, -k, k));
+  weight_hh = param("weight_hh", uniform({gates * hidden, output_size}, -k, k));
   if (bias) {
     bias_ih = param("bias_ih", uniform({gates * hidden}, -k, k));
     bias_hh = param("bias_hh", uniform({gates * hidden}, -k, k));
@@ -28,7 +34,7 @@ RNNCellBase::RNNCellBase(const char* name, std::int64_t gates, std::int64_t inpu
 }
 
 Tensor RNNCellBase::initial_state(std::int64_t batch) const {
-  return zeros({batch, hidden_size}, weight_hh.dtype());
+  return zeros({batch, output_size}, weight_hh.dtype());
 }
 
 Tensor RNNCellBase::project(const Tensor& xs, const Tensor& bias) const {
@@ -38,15 +44,24 @@ Tensor RNNCellBase::project(const Tensor& xs, const Tensor& bias) const {
   return linear(xs, weight_ih, bias);
 }
 
-void RNNCellBase::check_step(const Tensor& x, const Tensor& h, const char* what) const {
-  const std::int64_t width = weight_ih.size(0);
-  if (x.dim() != 2 || x.size(1) != width)
+void RNNCellBase::check_step(const Tensor& x, const Tensor& h) const {
+  check_state(x, h, "h", output_size);
+}
+
+void RNNCellBase::check_step(const Tensor& x, const Tensor& part, const char* what) const {
+  check_state(x, part, what, hidden_size);
+}
+
+void RNNCellBase::check_state(const Tensor& x, const Tensor& part, const char* what,
+                              std::int64_t width) const {
+  const std::int64_t gates = weight_ih.size(0);
+  if (x.dim() != 2 || x.size(1) != gates)
     fail<ShapeError>("{}: step: x must be projected, [B, {} * hidden_size = {}], but is {}", name_,
-                     width / hidden_size, width, x.shape());
-  const Shape wanted{x.size(0), hidden_size};
-  if (h.shape() != wanted)
-    fail<ShapeError>("{}: step: {} must be [B, hidden_size] = {}, but is {}", name_, what, wanted,
-                     h.shape());
+                     gates / hidden_size, gates, x.shape());
+  const Shape wanted{x.size(0), width};
+  if (part.shape() != wanted)
+    fail<ShapeError>("{}: step: {} must be [B, {}] = {}, but is {}", name_, what,
+                     width == hidden_size ? "hidden_size" : "proj_size", wanted, part.shape());
 }
 
 // --- RNN ----------------------------------------------------------------------------------------
@@ -107,10 +122,23 @@ Tensor GRUCell::step(const Tensor& x, const Tensor& h) const {
       x, linear(h, weight_hh), b_n, h);
 }
 
+// The step from mask * h carries z * (mask * h) on, but z * h is what is to be carried.
+Tensor GRUCell::step(const Tensor& x, const Tensor& h, const Tensor& mask) const {
+  check_step(x, h);
+  const Tensor seen = h * mask;
+  const Tensor w_hz = narrow(weight_hh, 0, hidden_size, hidden_size);
+  const Tensor z = sigmoid(narrow(x, 1, hidden_size, hidden_size) + linear(seen, w_hz));
+  return step(x, seen) + z * (h - seen);
+}
+
 // --- LSTM ---------------------------------------------------------------------------------------
 
 LSTMCell::LSTMCell(std::int64_t inputs, std::int64_t hidden, const LSTMOptions& options)
-    : RNNCellBase("LSTMCell", 4, inputs, hidden, options.bias) {
+    : RNNCellBase("LSTMCell", 4, inputs, hidden, options.bias, options.proj_size) {
+  if (options.proj_size > 0) {
+    const double k = 1.0 / std::sqrt(static_cast<double>(hidden));
+    weight_hr = param("weight_hr", uniform({options.proj_size, hidden}, -k, k));
+  }
   if (!options.forget_bias) return;
   if (!options.bias) throw ValueError("LSTMCell: forget_bias needs bias");
   NoGrad no_grad;
@@ -123,10 +151,16 @@ Tensor LSTMCell::project(const Tensor& xs) const {
 }
 
 LSTMState LSTMCell::initial_state(std::int64_t batch) const {
-  return {RNNCellBase::initial_state(batch), RNNCellBase::initial_state(batch)};
+  return {RNNCellBase::initial_state(batch), zeros({batch, hidden_size}, weight_hh.dtype())};
 }
 
 LSTMState LSTMCell::step(const Tensor& x, const LSTMState& state) const {
+  LSTMState next = unprojected_step(x, state);
+  if (weight_hr.defined()) next.h = linear(next.h, weight_hr);
+  return next;
+}
+
+LSTMState LSTMCell::unprojected_step(const Tensor& x, const LSTMState& state) const {
   check_step(x, state.h);
   check_step(x, state.c, "c");
   return fused(

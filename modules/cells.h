@@ -27,26 +27,31 @@ namespace unroll {
 
 /// What the cells here have in common.
 struct RNNCellBase : Module {
-  /// Zeros: [batch, hidden_size].
+  /// Zeros: [batch, output_size].
   Tensor initial_state(std::int64_t batch) const;
 
   std::int64_t input_size;
   std::int64_t hidden_size;
-  Tensor weight_ih;  ///< [G * hidden_size, input_size]
-  Tensor weight_hh;  ///< [G * hidden_size, hidden_size]
-  Tensor bias_ih;    ///< [G * hidden_size], undefined without bias
-  Tensor bias_hh;    ///< [G * hidden_size], undefined without bias
+  std::int64_t output_size;  ///< of h: hidden_size, but for an LSTM with proj_size
+  Tensor weight_ih;          ///< [G * hidden_size, input_size]
+  Tensor weight_hh;          ///< [G * hidden_size, output_size]
+  Tensor bias_ih;            ///< [G * hidden_size], undefined without bias
+  Tensor bias_hh;            ///< [G * hidden_size], undefined without bias
 
  protected:
-  /// `name` must be a string that stays.
+  /// `name` must be a string that stays. `proj_size` 0: h is of hidden_size.
   RNNCellBase(const char* name, std::int64_t gates, std::int64_t input_size,
-              std::int64_t hidden_size, bool bias);
+              std::int64_t hidden_size, bool bias, std::int64_t proj_size = 0);
   /// xs W_ih' + b; xs: [..., input_size]; returns [..., G * hidden_size].
   Tensor project(const Tensor& xs, const Tensor& bias) const;
-  /// Throws ShapeError unless x is [B, G * hidden_size] and h, called `what`, [B, hidden_size].
-  void check_step(const Tensor& x, const Tensor& h, const char* what = "h") const;
+  /// Throws ShapeError unless x is [B, G * hidden_size] and h [B, output_size].
+  void check_step(const Tensor& x, const Tensor& h) const;
+  /// The same for another part of the state, called `what`, of [B, hidden_size].
+  void check_step(const Tensor& x, const Tensor& part, const char* what) const;
 
  private:
+  void check_state(const Tensor& x, const Tensor& part, const char* what, std::int64_t width) const;
+
   const char* name_;
 };
 
@@ -92,6 +97,9 @@ struct GRUCell : RNNCellBase {
   Tensor project(const Tensor& xs) const;
   /// x: [B, 3 * hidden_size], projected; h: [B, hidden_size].
   Tensor step(const Tensor& x, const Tensor& h) const;
+  /// The same with mask * h in place of h in the products W_hr h, W_hz h and W_hn h (or r * h),
+  /// while z * h stays what it is. mask: [B, hidden_size].
+  Tensor step(const Tensor& x, const Tensor& h, const Tensor& mask) const;
 
  private:
   bool reset_after_;
@@ -103,10 +111,13 @@ struct LSTMOptions {
   /// Jozefowicz et al. 2015); by default it is random as all others. Throws ValueError without
   /// bias.
   std::optional<double> forget_bias{};
+  /// If above 0, h is projected to so many numbers (Sak et al. 2014). Throws ValueError unless it
+  /// is below hidden_size.
+  std::int64_t proj_size = 0;
 };
 
 struct LSTMState {
-  Tensor h;  ///< [B, hidden_size], the output
+  Tensor h;  ///< [B, hidden_size] or [B, proj_size], the output
   Tensor c;  ///< [B, hidden_size], the memory
   auto fields() { return std::tie(h, c); }
 };
@@ -119,16 +130,22 @@ struct LSTMState {
 ///   g  = tanh(W_ig x + b_ig + W_hg h + b_hg)
 ///   o  = sigmoid(W_io x + b_io + W_ho h + b_ho)
 ///   c' = f * c + i * g
-///   h' = o * tanh(c')
+///   h' = o * tanh(c')                or, with proj_size,   h' = W_hr (o * tanh(c'))
 struct LSTMCell : RNNCellBase {
   LSTMCell(std::int64_t input_size, std::int64_t hidden_size, const LSTMOptions& options = {});
 
   /// W_ih x + b_ih + b_hh. xs: [..., input_size].
   Tensor project(const Tensor& xs) const;
-  /// Zeros: two times [batch, hidden_size].
+  /// Zeros: h [batch, output_size], c [batch, hidden_size].
   LSTMState initial_state(std::int64_t batch) const;
   /// x: [B, 4 * hidden_size], projected.
   LSTMState step(const Tensor& x, const LSTMState& state) const;
+
+  Tensor weight_hr;  ///< [proj_size, hidden_size], undefined without proj_size
+
+ private:
+  /// The new state with o * tanh(c') for h'.
+  LSTMState unprojected_step(const Tensor& x, const LSTMState& state) const;
 };
 
 }  // namespace unroll

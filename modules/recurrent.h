@@ -7,12 +7,18 @@
 ///
 /// where State is a Tensor or a struct of them (cell_state.h). What a step puts out is the first
 /// tensor of its new state; a step that puts out something else returns {output, state} as a
-/// Step<State> or a std::pair<Tensor, State>. Two more functions are used where a cell has them:
+/// Step<State> or a std::pair<Tensor, State>. Three more functions are used where a cell has them:
 ///
-///   Tensor project(const Tensor& xs) const;          many time steps at once, each by itself
+///   Tensor project(const Tensor& xs) const;          what does not need the state, for many time
+///                                                    steps at once; each of them for itself
 ///   State initial_state(std::int64_t batch) const;   the state before the first step
+///   State step(const Tensor& x, const State& state, const Tensor& mask) const;
+///                                                    under dropout of the recurrent connections
+///                                                    (VariationalDropout)
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -39,11 +45,31 @@ struct ScanResult {
   State state;
 };
 
+/// How scan() goes through a sequence.
+struct ScanOptions {
+  /// From the last time step to the first. Each output stands where its input stands.
+  bool reverse = false;
+  /// [B] of i64: how many time steps each sequence of a padded batch has, 1 to T; undefined: all T.
+  /// What stands behind them has no influence, not even NaN: outputs and gradients there are 0, and
+  /// each sequence's final state is the one after its own last time step. Every tensor of the state
+  /// must have the batch as its first dimension.
+  Tensor lengths{};
+  /// Above 0: no gradient passes from one time step to the one before at every so many-th link of
+  /// the walk. Truncated backpropagation through time (Williams and Peng 1990); the state goes on,
+  /// so outputs stay the same.
+  std::int64_t truncate = 0;
+  /// Above 0 (and below 1): each link is cut with this probability, and the gradient that passes
+  /// the others is divided by 1 - p, so that its expectation is the whole gradient (Tallec and
+  /// Ollivier 2017). Draws a number per link from default_generator(), none under NoGrad.
+  double random_truncate = 0.0;
+};
+
 namespace detail {
 
 template <class State>
 Step<State> as_step(State next) {
-  return {first_tensor(next), std::move(next)};
+  Tensor output = first_tensor(next);
+  return {std::move(output), std::move(next)};
 }
 template <class State>
 Step<State> as_step(std::pair<Tensor, State> next) {
@@ -68,29 +94,70 @@ concept HasInitialState = requires(const Cell& cell) {
   cell.initial_state(Count{1});
 };
 
-template <class Cell>
-Tensor project(const Cell& cell, const Tensor& xs) {
-  if constexpr (requires { cell.project(xs); })
-    return cell.project(xs);
-  else
-    return xs;
-}
+/// A cell and its state on their way through a sequence, without their types: what the loop over
+/// time needs to know of them. The loop is compiled once (recurrent.cpp), and not for every cell.
+class Walker {
+ public:
+  virtual Tensor project(const Tensor& xs) const = 0;
+  /// Takes the cell's initial state if there is no state yet.
+  virtual void start(std::int64_t batch, DType dtype) = 0;
+  /// One time step, from a projected input. `mask`, if there is one, is for recurrent connections.
+  virtual Tensor step(const Tensor& x, const Tensor* mask) = 0;
+  /// Puts f(tensor) in place of each tensor of the state.
+  virtual void map(const std::function<Tensor(const Tensor&)>& f) = 0;
 
-/// The initial state for a projected input whose dimension `batch_dim` is the batch, in its dtype.
-template <class Cell>
-auto initial_state(const Cell& cell, const Tensor& projected, std::int64_t batch_dim) {
-  const DType dtype = is_floating(projected.dtype()) ? projected.dtype() : DType::f32;
-  return map_state(cell.initial_state(Count{projected.size(batch_dim)}),
-                   [&](const Tensor& t) { return t.to(dtype); });
-}
+ protected:
+  ~Walker() = default;
+};
 
-/// Throws ShapeError unless xs is [T, ...] with T >= 1 and at least `rank` dimensions.
-void check_sequence(const Tensor& xs, std::int64_t rank);
-/// Throws ShapeError unless x has `rank` dimensions, 3 for [T, B, input_size] and 2 for
-/// [B, input_size].
-void check_input(const Module& module, const Tensor& x, std::int64_t rank, std::int64_t input_size);
-/// Throws ValueError unless there are none or `wanted` states.
-void check_state_count(const Module& module, std::size_t given, std::size_t wanted);
+template <class Cell, class State>
+class CellWalker final : public Walker {
+ public:
+  CellWalker(const Cell& cell, std::optional<State> start) : state(std::move(start)), cell_(cell) {}
+
+  Tensor project(const Tensor& xs) const override {
+    if constexpr (requires { cell_.project(xs); })
+      return cell_.project(xs);
+    else
+      return xs;
+  }
+  void start(std::int64_t batch, DType dtype) override {
+    if constexpr (HasInitialState<Cell>) {
+      if (state) return;
+      state = cell_.initial_state(Count{batch});
+      map([dtype](const Tensor& t) { return t.to(dtype); });
+    }
+  }
+  Tensor step(const Tensor& x, const Tensor* mask) override {
+    Step<State> next = mask ? masked_step(x, *mask) : as_step<State>(cell_.step(x, *state));
+    *state = std::move(next.state);
+    return std::move(next.output);
+  }
+  void map(const std::function<Tensor(const Tensor&)>& f) override {
+    for_each_tensor(*state, [&](Tensor& t) { t = f(t); });
+  }
+
+  std::optional<State> state;
+
+ private:
+  Step<State> masked_step(const Tensor& x, const Tensor& mask) const {
+    if constexpr (requires { as_step<State>(cell_.step(x, *state, mask)); }) {
+      return as_step<State>(cell_.step(x, *state, mask));
+    } else {
+      State seen = *state;
+      Tensor& h = first_tensor(seen);
+      h = h * mask;
+      return as_step<State>(cell_.step(x, seen));
+    }
+  }
+
+  const Cell& cell_;
+};
+
+/// The outputs of all time steps; afterwards the walker has the final state. xs: [T, ...].
+Tensor walk(Walker& walker, const Tensor& xs, const ScanOptions& options);
+/// Throws ShapeError unless xs has at least `rank` dimensions.
+void check_rank(const Tensor& xs, std::int64_t rank);
 
 }  // namespace detail
 
@@ -100,77 +167,132 @@ concept CellFor = requires(const Cell& cell, const Tensor& x, const State& state
   detail::as_step<State>(cell.step(x, state));
 };
 
-namespace detail {
-
-/// How many time steps are projected at once: some 256 rows, which make a product of full speed
-/// and, projected, are still in the cache when the steps read them.
-std::int64_t steps_at_once(const Tensor& xs);
-
-/// `start(projected)` gives the state before the first step.
-template <class State, class Cell, class Start>
-ScanResult<State> scan_from(const Cell& cell, const Tensor& xs, const Start& start) {
-  const std::int64_t steps = xs.size(0), at_once = steps_at_once(xs);
-  std::vector<Tensor> outputs;
-  outputs.reserve(static_cast<std::size_t>(steps));
-  Tensor projected = project(cell, slice(xs, 0, 0, at_once));
-  State state = start(projected);
-  for (std::int64_t t = 0; t < steps; ++t) {
-    if (t > 0 && t % at_once == 0) projected = project(cell, slice(xs, 0, t, t + at_once));
-    Step<State> next = as_step<State>(cell.step(projected[t % at_once], state));
-    outputs.push_back(std::move(next.output));
-    state = std::move(next.state);
-  }
-  return {stack(outputs), std::move(state)};
-}
-
-}  // namespace detail
-
 /// Unrolls a cell over a sequence: calls step for xs[0], xs[1], ..., each time with the state that
 /// the step before returned. xs: [T, ...], [T, B, input_size] for the library's cells. The whole of
-/// backpropagation through time is backward() on what comes out. Throws ShapeError for T = 0.
+/// backpropagation through time is backward() on what comes out.
+///
+/// `project` gets the time steps of a long sequence in pieces of some 256 rows, so that what it
+/// makes is still in the cache when it is needed; those of a padded batch (options.lengths) come as
+/// [rows, ...], one below the other.
+///
+/// Throws ShapeError for T = 0, and for lengths that are not [B]; DTypeError for lengths that are
+/// not i64; ValueError for one outside of 1 to T, and for options outside of their range.
 template <class Cell, class State>
-ScanResult<State> scan(const Cell& cell, const Tensor& xs, State state) {
+ScanResult<State> scan(const Cell& cell, const Tensor& xs, State state,
+                       const ScanOptions& options = {}) {
   static_assert(CellFor<Cell, State>,
                 "scan(cell, xs, state): the cell needs `State step(const Tensor& x, const State& "
                 "state) const`, where State is the type of `state`. It returns the new state, or "
                 "{output, state} as a Step<State> or a std::pair<Tensor, State>");
   if constexpr (CellFor<Cell, State>) {
-    detail::check_sequence(xs, 1);
-    return detail::scan_from<State>(cell, xs, [&](const Tensor&) { return std::move(state); });
+    detail::CellWalker<Cell, State> walker(cell, std::move(state));
+    Tensor outputs = detail::walk(walker, xs, options);
+    return {std::move(outputs), std::move(*walker.state)};
   }
 }
 
-/// The same from the cell's initial state. xs: [T, B, ...].
+/// The same from the cell's initial state, in the dtype of the projected input. xs: [T, B, ...].
 template <class Cell>
-auto scan(const Cell& cell, const Tensor& xs) {
+auto scan(const Cell& cell, const Tensor& xs, const ScanOptions& options = {}) {
   static_assert(detail::HasInitialState<Cell>,
                 "scan(cell, xs): the cell needs `State initial_state(std::int64_t batch) const`; "
                 "or call scan(cell, xs, state)");
   if constexpr (detail::HasInitialState<Cell>) {
-    using State = decltype(detail::initial_state(cell, xs, 1));
+    using State = decltype(cell.initial_state(detail::Count{1}));
     static_assert(CellFor<Cell, State>,
                   "scan(cell, xs): the cell needs `State step(const Tensor& x, const State& state) "
                   "const`, where State is what initial_state returns. It returns the new state, or "
                   "{output, state} as a Step<State> or a std::pair<Tensor, State>");
     if constexpr (CellFor<Cell, State>) {
-      detail::check_sequence(xs, 2);
-      return detail::scan_from<State>(cell, xs, [&](const Tensor& projected) {
-        return detail::initial_state(cell, projected, 1);
-      });
+      detail::check_rank(xs, 2);
+      detail::CellWalker<Cell, State> walker(cell, std::nullopt);
+      Tensor outputs = detail::walk(walker, xs, options);
+      return ScanResult<State>{std::move(outputs), std::move(*walker.state)};
     }
   }
 }
 
-/// A cell as a module over sequences. Its parameters are those of the cell with "_l0" behind their
-/// names, as in PyTorch: weight_ih_l0, ...
+// --- Recurrent ----------------------------------------------------------------------------------
+
+/// Dropout with one mask per sequence for all of its time steps, drawn at each call, in training
+/// (Gal and Ghahramani 2016).
+struct VariationalDropout {
+  double input = 0.0;   ///< on what goes into each layer
+  double output = 0.0;  ///< on what comes out of the last one
+  /// On the recurrent connections of each layer and direction: h (the first tensor of the state)
+  /// counts as mask * h in the next step. A cell that carries h over besides multiplying it, as a
+  /// GRU does with z * h, would shrink or blow up what it carries: it takes the mask as a third
+  /// argument of `step` and puts mask * h in the products alone.
+  double recurrent = 0.0;
+};
+
+/// How the outputs of both directions become one.
+enum class Merge { concatenate, sum };
+
+struct RecurrentOptions {
+  std::int64_t num_layers = 1;
+  bool batch_first = false;  ///< sequences are [B, T, ...] instead of [T, B, ...]; states stay
+  double dropout = 0.0;      ///< in training, on what comes out of each layer but the last
+  bool bidirectional = false;
+  Merge merge = Merge::concatenate;
+  VariationalDropout variational{};
+  std::int64_t truncate = 0;     ///< ScanOptions::truncate, in each layer and direction
+  double random_truncate = 0.0;  ///< ScanOptions::random_truncate
+};
+
+namespace detail {
+
+/// What Recurrent does that does not depend on the cell.
+class RecurrentBase : public Module {
+ public:
+  const RecurrentOptions& options() const { return options_; }
+  /// Layers times directions.
+  std::int64_t num_cells() const { return options_.num_layers * num_directions(); }
+
+ protected:
+  using WalkerAt = std::function<Walker&(std::size_t)>;
+
+  /// Throws ValueError for options outside of their range.
+  explicit RecurrentBase(const RecurrentOptions& options);
+
+  std::int64_t num_directions() const { return options_.bidirectional ? 2 : 1; }
+  /// The place of a cell among all. Throws IndexError.
+  std::size_t place(std::int64_t layer, bool reverse) const;
+  /// What stands behind the names of that cell's parameters: "_l0", "_l0_reverse", "_l1", ...
+  std::string suffix(std::size_t cell) const;
+  /// Throws ValueError unless there is one layer in one direction.
+  void require_single_cell() const;
+  /// Throws ValueError unless there are no states or one per cell.
+  void check_state(std::size_t given) const;
+  /// input_size -1: any.
+  Tensor run(const Tensor& xs, const Tensor& lengths, std::int64_t input_size,
+             const WalkerAt& walker) const;
+  Tensor run_step(const Tensor& x, std::int64_t input_size, const WalkerAt& walker) const;
+
+ private:
+  void check_input(const Tensor& x, bool sequence, std::int64_t input_size) const;
+
+  RecurrentOptions options_;
+};
+
+}  // namespace detail
+
+/// Layers of cells as a module over sequences:
 ///
-///   Recurrent rnn(MyCell(3, 8));
-///   auto [hs, state] = rnn(xs);                   // from the initial state
-///   auto [more, end] = rnn(next_xs, state);       // from where we were
+///   Recurrent rnn(MyCell(3, 8));                          // one layer of a cell
+///   auto [hs, state] = rnn(xs);                           // from the initial state
+///   auto [more, end] = rnn(next_xs, state);               // from where we were
+///
+///   Recurrent<MyCell> deep(3, 8, {.num_layers = 2, .bidirectional = true});
+///   auto [ys, last] = deep(padded, {}, lengths);          // sequences of different length
+///
+/// A layer gets the outputs of the one below; with two directions, those of both, concatenated or
+/// summed. Parameters have the cell's names with the layer behind them, as in PyTorch:
+/// weight_ih_l0, weight_ih_l0_reverse, weight_ih_l1, ...
 ///
 /// The cell needs initial_state. If it has a member `input_size`, inputs are checked against it.
 template <class Cell>
-class Recurrent : public Module {
+class Recurrent : public detail::RecurrentBase {
  public:
   static_assert(std::is_base_of_v<Module, Cell>, "Recurrent<Cell>: the cell is a Module");
   static_assert(detail::HasInitialState<Cell>,
@@ -179,56 +301,146 @@ class Recurrent : public Module {
   static_assert(CellFor<Cell, CellState>,
                 "Recurrent<Cell>: the cell needs `State step(const Tensor& x, const State& state) "
                 "const`, where State is what initial_state returns");
-  /// One cell state per layer (one layer so far). An empty list stands for the initial state.
+  /// One cell state per layer and direction: layer by layer, forward before reverse. An empty list
+  /// stands for the initial state.
   using State = std::vector<CellState>;
 
-  explicit Recurrent(Cell cell) : cell_(absorb(std::move(cell), "_l0")) {}
-
-  /// xs: [T, B, input_size]; returns {outputs [T, B, hidden_size], state}. Throws ShapeError if xs
-  /// or the state doesn't fit or T = 0, ValueError for a wrong number of layers in `state`.
-  ScanResult<State> operator()(const Tensor& xs, const State& state = {}) const {
-    check(xs, 3, state);
-    auto result = state.empty() ? scan(cell_, xs) : scan(cell_, xs, state.front());
-    return {std::move(result.outputs), State{std::move(result.state)}};
+  /// One layer. Throws ValueError for options of more than one cell.
+  explicit Recurrent(Cell cell, const RecurrentOptions& options = {}) : RecurrentBase(options) {
+    require_single_cell();
+    add(std::move(cell));
   }
 
-  /// One time step, for streaming. x: [B, input_size]; returns {output [B, hidden_size], state}.
-  Step<State> step(const Tensor& x, const State& state = {}) const {
-    check(x, 2, state);
-    const Tensor projected = detail::project(cell_, x);
-    auto next = detail::as_step<CellState>(cell_.step(
-        projected, state.empty() ? detail::initial_state(cell_, projected, 0) : state.front()));
-    return {std::move(next.output), State{std::move(next.state)}};
+  /// Cells made from (input_size, hidden_size, cell options...). Outputs have hidden_size numbers
+  /// or, if the cell has a member `output_size`, so many.
+  template <class... CellOptions>
+  requires std::is_constructible_v<Cell, std::int64_t, std::int64_t, const CellOptions&...>
+  Recurrent(std::int64_t input_size, std::int64_t hidden_size, const RecurrentOptions& options = {},
+            const CellOptions&... cell_options)
+      : RecurrentBase(options) {
+    std::int64_t width = input_size;
+    for (std::int64_t layer = 0; layer < options.num_layers; ++layer) {
+      for (std::int64_t d = 0; d < num_directions(); ++d)
+        add(Cell(detail::Count{width}, detail::Count{hidden_size}, cell_options...));
+      width = hidden_size;
+      if constexpr (requires { cells_[0].output_size; }) width = cells_[0].output_size;
+      if (options.merge == Merge::concatenate) width *= num_directions();
+    }
   }
 
-  State initial_state(std::int64_t batch) const {
-    return State{cell_.initial_state(detail::Count{batch})};
+  /// Cells made by `make(layer, reverse)`, called with (0, false), (0, true) if bidirectional,
+  /// (1, false), ...
+  template <class Make>
+  requires std::is_invocable_r_v<Cell, Make&, std::int64_t, bool>
+  explicit Recurrent(Make make, const RecurrentOptions& options = {}) : RecurrentBase(options) {
+    for (std::int64_t layer = 0; layer < options.num_layers; ++layer)
+      for (std::int64_t d = 0; d < num_directions(); ++d) add(make(layer, d == 1));
   }
 
-  const Cell& cell() const { return cell_; }
+  /// xs: [T, B, input_size], [B, T, input_size] if batch_first; lengths: [B] of i64, or undefined
+  /// (ScanOptions::lengths). Returns {outputs, state}; outputs: [T, B, H] or [B, T, H], where H is
+  /// the cell's width, times two if two directions are concatenated. Throws as scan() does, and
+  /// ShapeError for xs that don't fit, ValueError for a wrong number of cell states.
+  ScanResult<State> operator()(const Tensor& xs, const State& state = {},
+                               const Tensor& lengths = {}) const;
+
+  /// One time step, for streaming. x: [B, input_size]; returns {output [B, H], state}. Throws
+  /// ValueError for a bidirectional module, which needs the whole sequence, and in training for one
+  /// with variational dropout, whose masks belong to one.
+  Step<State> step(const Tensor& x, const State& state = {}) const;
+
+  State initial_state(std::int64_t batch) const;
+
+  /// Throws IndexError.
+  const Cell& cell(std::int64_t layer = 0, bool reverse = false) const {
+    return cells_[place(layer, reverse)];
+  }
 
  private:
-  void check(const Tensor& x, std::int64_t rank, const State& state) const {
-    if constexpr (requires { cell_.input_size; })
-      detail::check_input(*this, x, rank, cell_.input_size);
-    detail::check_state_count(*this, state.size(), 1);
-  }
+  using Walkers = std::vector<detail::CellWalker<Cell, CellState>>;
 
-  Cell cell_;
+  void add(Cell cell) { cells_.push_back(absorb(std::move(cell), suffix(cells_.size()))); }
+  std::int64_t input_size() const {
+    if constexpr (requires { cells_[0].input_size; })
+      return cells_[0].input_size;
+    else
+      return -1;
+  }
+  Walkers walkers(const State& state) const;
+  static State take_state(Walkers& walkers);
+
+  std::vector<Cell> cells_;
 };
 
-/// The library's cells over sequences: RNNCell, GRUCell and LSTMCell have the equations.
+template <class Make>
+requires std::is_invocable_v<Make&, std::int64_t, bool> Recurrent(Make, RecurrentOptions = {})
+->Recurrent<std::invoke_result_t<Make&, std::int64_t, bool>>;
+
+template <class Cell>
+auto Recurrent<Cell>::operator()(const Tensor& xs, const State& state, const Tensor& lengths) const
+    -> ScanResult<State> {
+  Walkers all = walkers(state);
+  Tensor outputs =
+      run(xs, lengths, input_size(), [&](std::size_t i) -> detail::Walker& { return all[i]; });
+  return {std::move(outputs), take_state(all)};
+}
+
+template <class Cell>
+auto Recurrent<Cell>::step(const Tensor& x, const State& state) const -> Step<State> {
+  Walkers all = walkers(state);
+  Tensor output =
+      run_step(x, input_size(), [&](std::size_t i) -> detail::Walker& { return all[i]; });
+  return {std::move(output), take_state(all)};
+}
+
+template <class Cell>
+auto Recurrent<Cell>::initial_state(std::int64_t batch) const -> State {
+  State state;
+  for (const Cell& cell : cells_) state.push_back(cell.initial_state(detail::Count{batch}));
+  return state;
+}
+
+template <class Cell>
+auto Recurrent<Cell>::walkers(const State& state) const -> Walkers {
+  check_state(state.size());
+  Walkers list;
+  list.reserve(cells_.size());
+  for (std::size_t i = 0; i < cells_.size(); ++i)
+    list.emplace_back(cells_[i], state.empty() ? std::nullopt : std::optional(state[i]));
+  return list;
+}
+
+template <class Cell>
+auto Recurrent<Cell>::take_state(Walkers& walkers) -> State {
+  State state;
+  state.reserve(walkers.size());
+  for (auto& walker : walkers) state.push_back(std::move(*walker.state));
+  return state;
+}
+
+extern template class Recurrent<RNNCell>;
+extern template class Recurrent<GRUCell>;
+extern template class Recurrent<LSTMCell>;
+
+/// The library's cells over sequences: RNNCell, GRUCell and LSTMCell have the equations. Options of
+/// the layers come first, those of the cell after them:
+///
+///   LSTM lstm(3, 8, {.num_layers = 2, .bidirectional = true}, {.forget_bias = 1.0});
+///   GRU gru(3, 8, {.reset_after = false});
 struct RNN : Recurrent<RNNCell> {
-  RNN(std::int64_t input_size, std::int64_t hidden_size, const RNNOptions& options = {})
-      : Recurrent(RNNCell(input_size, hidden_size, options)) {}
+  RNN(std::int64_t input_size, std::int64_t hidden_size, const RecurrentOptions& options = {},
+      const RNNOptions& cell_options = {});
+  RNN(std::int64_t input_size, std::int64_t hidden_size, const RNNOptions& cell_options);
 };
 struct GRU : Recurrent<GRUCell> {
-  GRU(std::int64_t input_size, std::int64_t hidden_size, const GRUOptions& options = {})
-      : Recurrent(GRUCell(input_size, hidden_size, options)) {}
+  GRU(std::int64_t input_size, std::int64_t hidden_size, const RecurrentOptions& options = {},
+      const GRUOptions& cell_options = {});
+  GRU(std::int64_t input_size, std::int64_t hidden_size, const GRUOptions& cell_options);
 };
 struct LSTM : Recurrent<LSTMCell> {
-  LSTM(std::int64_t input_size, std::int64_t hidden_size, const LSTMOptions& options = {})
-      : Recurrent(LSTMCell(input_size, hidden_size, options)) {}
+  LSTM(std::int64_t input_size, std::int64_t hidden_size, const RecurrentOptions& options = {},
+       const LSTMOptions& cell_options = {});
+  LSTM(std::int64_t input_size, std::int64_t hidden_size, const LSTMOptions& cell_options);
 };
 
 }  // namespace unroll

@@ -53,40 +53,73 @@ namespace {
 
 using Json = nlohmann::json;
 
+/// What stands behind the lengths becomes NaN.
+void poison_padding(Tensor xs, const std::vector<std::int64_t>& lengths, bool batch_first) {
+  for (std::size_t b = 0; b < lengths.size(); ++b) {
+    Tensor sequence = select(xs, batch_first ? 0 : 1, static_cast<std::int64_t>(b));
+    narrow(sequence, 0, lengths[b], sequence.size(0) - lengths[b]).fill_(std::nan(""));
+  }
+}
+
 /// Runs one reference case; every number must agree to `tolerance`.
 template <class M>
 void compare_with_pytorch(M module, const Json& test, DType dtype, double tolerance) {
   module.to(dtype);
-  NamedTensors values;
-  for (const auto& [name, value] : test["parameters"].items())
-    values.emplace_back(name, read_tensor(value, dtype));
-  module.load_state_dict(values);
-
-  const bool lstm = test["cell"] == "lstm";
-  const std::vector<std::string> state_names =
-      lstm ? std::vector<std::string>{"h", "c"} : std::vector<std::string>{"h"};
-  const Tensor xs = read_tensor(test["xs"], dtype).requires_grad_();
-  std::vector<Tensor> initial;
-  std::vector<Tensor> seeds{read_tensor(test["outputs_seed"], dtype)};
-  for (const std::string& name : state_names) {
-    initial.push_back(read_tensor(test["initial"][name], dtype).requires_grad_());
-    seeds.push_back(read_tensor(test["last_seed"][name], dtype));
+  Draw draw(test["seed"]);
+  {
+    const NoGrad no_grad;
+    for (Tensor& parameter : module.parameters()) parameter.copy_(draw(parameter.shape(), dtype));
   }
+  const std::int64_t T = test["sizes"][0], B = test["sizes"][1], in = test["sizes"][2];
+  const std::int64_t H = test["sizes"][3], projected = test["proj_size"];
+  const std::int64_t width = projected > 0 ? projected : H, cells = module.num_cells();
+  const bool batch_first = test["batch_first"];
+  const bool lstm = test["cell"] == "lstm";
+  const std::vector<std::string> names =
+      lstm ? std::vector<std::string>{"h", "c"} : std::vector<std::string>{"h"};
 
-  typename M::CellState start;
-  from_list(initial, start);
-  const auto [outputs, last] = module(xs, {start});
-  weighted(ScanResult<typename M::CellState>{outputs, last[0]}, seeds).backward();
+  Tensor xs = draw(batch_first ? Shape{B, T, in} : Shape{T, B, in}, dtype);
+  Tensor lengths;
+  if (!test["lengths"].is_null()) {
+    const auto list = test["lengths"].get<std::vector<std::int64_t>>();
+    lengths = from_vector(list);
+    poison_padding(xs, list, batch_first);
+  }
+  xs.requires_grad_();
+  std::vector<Tensor> initial, seeds;  // h, c: [cells, B, ...]
+  for (std::size_t i = 0; i < names.size(); ++i)
+    initial.push_back(draw({cells, B, i == 0 ? width : H}, dtype).requires_grad_());
+  const std::int64_t out = width * (test["bidirectional"] ? 2 : 1);
+  seeds.push_back(draw(batch_first ? Shape{B, T, out} : Shape{T, B, out}, dtype));
+  for (const Tensor& state : initial) seeds.push_back(draw(state.shape(), dtype));
+
+  typename M::State start(static_cast<std::size_t>(cells));
+  for (std::size_t c = 0; c < start.size(); ++c) {
+    std::vector<Tensor> list;
+    for (const Tensor& state : initial) list.push_back(state[static_cast<std::int64_t>(c)]);
+    from_list(list, start[c]);
+  }
+  const auto [outputs, last] = module(xs, start, lengths);
+  std::vector<Tensor> ends;  // h, c: [cells, B, ...]
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    std::vector<Tensor> list;
+    for (const auto& state : last) list.push_back(to_list(state)[i]);
+    ends.push_back(stack(list));
+  }
+  Tensor loss = sum(outputs * seeds[0]);
+  for (std::size_t i = 0; i < names.size(); ++i) loss = loss + sum(ends[i] * seeds[i + 1]);
+  loss.backward();
 
   const auto agree = [&](const Tensor& ours, const Json& theirs) {
-    CHECK(max_difference(ours, read_tensor(theirs, DType::f64)) < tolerance);
+    CHECK(max_difference(ours, read_numbers(theirs, ours)) < tolerance);
   };
   agree(outputs, test["outputs"]);
   agree(xs.grad(), test["xs_grad"]);
-  for (std::size_t i = 0; i < state_names.size(); ++i) {
-    agree(to_list(last[0])[i], test["last"][state_names[i]]);
-    agree(initial[i].grad(), test["initial_grads"][state_names[i]]);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    agree(ends[i], test["last"][names[i]]);
+    agree(initial[i].grad(), test["initial_grads"][names[i]]);
   }
+  CHECK(module.named_parameters().size() == test["parameter_grads"].size());
   for (const auto& entry : module.named_parameters()) {
     CAPTURE(entry.first);
     agree(entry.second.grad(), test["parameter_grads"][entry.first]);
@@ -95,32 +128,32 @@ void compare_with_pytorch(M module, const Json& test, DType dtype, double tolera
 
 }  // namespace
 
-TEST_CASE("recurrent: values and all gradients equal PyTorch's") {
+TEST_CASE("recurrent: values, final states and all gradients equal PyTorch's") {
   int cases = 0;
   for (const Json& test : read_reference("recurrent.json")) {
-    const std::string kind = test["cell"];
+    const std::string cell = test["cell"];
+    const std::int64_t in = test["sizes"][2], hidden = test["sizes"][3];
+    const RecurrentOptions options{.num_layers = test["layers"],
+                                   .batch_first = test["batch_first"],
+                                   .bidirectional = test["bidirectional"]};
     const bool bias = test["bias"];
-    const std::int64_t in = test["input_size"];
-    const std::int64_t hidden = test["hidden_size"];
     for (const DType dtype : {DType::f32, DType::f64}) {
       const double tolerance = dtype == DType::f32 ? 1e-5 : 1e-10;
-      CAPTURE(kind);
-      CAPTURE(bias);
-      CAPTURE(hidden);
-      CAPTURE(to_string(dtype));
-      if (kind == "gru") {
-        compare_with_pytorch(GRU(in, hidden, {.bias = bias}), test, dtype, tolerance);
-      } else if (kind == "lstm") {
-        compare_with_pytorch(LSTM(in, hidden, {.bias = bias}), test, dtype, tolerance);
+      INFO("case ", test["seed"].dump(), ", ", cell, ", ", to_string(dtype));
+      if (cell == "gru") {
+        compare_with_pytorch(GRU(in, hidden, options, {.bias = bias}), test, dtype, tolerance);
+      } else if (cell == "lstm") {
+        const LSTMOptions lstm{.bias = bias, .proj_size = test["proj_size"]};
+        compare_with_pytorch(LSTM(in, hidden, options, lstm), test, dtype, tolerance);
       } else {
-        const auto f = kind == "relu" ? Nonlinearity::relu : Nonlinearity::tanh;
-        compare_with_pytorch(RNN(in, hidden, {.nonlinearity = f, .bias = bias}), test, dtype,
-                             tolerance);
+        const auto f = cell == "relu" ? Nonlinearity::relu : Nonlinearity::tanh;
+        compare_with_pytorch(RNN(in, hidden, options, {.nonlinearity = f, .bias = bias}), test,
+                             dtype, tolerance);
       }
       ++cases;
     }
   }
-  CHECK(cases == 48);
+  CHECK(cases == 188);
 }
 
 // --- Backpropagation through time by hand -------------------------------------------------------
@@ -817,6 +850,10 @@ TEST_CASE("scan: the documentation's cell, from its own initial state, and as a 
   const auto copy = clone(module);
   CHECK_FALSE(copy.cell().u.is(cell.u));
   CHECK(copy.cell().u.is(copy.parameters()[1]));
+
+  const Recurrent<MyCell> deep(3, 4, {.num_layers = 2, .bidirectional = true});
+  CHECK(deep(normal({5, 2, 3})).outputs.shape() == Shape{5, 2, 8});
+  CHECK(deep.cell(1).w.shape() == Shape{8, 4});
 }
 
 TEST_CASE("scan: a user's cell passes gradcheck like any other") {
@@ -902,7 +939,8 @@ TEST_CASE("recurrent: errors name what does not fit") {
                        "GRUCell: step: h must be [B, hidden_size] = (2, 4), but is (3, 4)",
                        ShapeError);
   CHECK_THROWS_WITH_AS(gru(zeros({5, 2, 3}), {zeros({2, 4}), zeros({2, 4})}),
-                       "GRU: the state must be of 1 layer, but is of 2", ValueError);
+                       "GRU: the state must hold 1 cell state (1 layer x 1 direction), but holds 2",
+                       ValueError);
   CHECK_THROWS_WITH_AS(LSTM(3, 4)(zeros({5, 2, 3}), {LSTMState{zeros({2, 4}), zeros({1, 2, 4})}}),
                        "LSTMCell: step: c must be [B, hidden_size] = (2, 4), but is (1, 2, 4)",
                        ShapeError);

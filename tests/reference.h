@@ -26,4 +26,26 @@ inline Tensor read_tensor(const nlohmann::json& json, DType dtype) {
       .to(dtype);
 }
 
+/// [...], in the shape of `like`.
+inline Tensor read_numbers(const nlohmann::json& json, const Tensor& like) {
+  return from_vector(json.get<std::vector<double>>(), like.shape());
+}
+
+/// The script's class Draw: the numbers that both sides compute with.
+class Draw {
+ public:
+  explicit Draw(std::uint64_t seed) : state_(seed) {}
+  Tensor operator()(const Shape& shape, DType dtype) {
+    std::vector<double> values(static_cast<std::size_t>(shape.numel()));
+    for (double& value : values) {
+      state_ = (state_ * 1103515245 + 12345) % (std::uint64_t{1} << 31);
+      value = (static_cast<double>((state_ >> 16) % 1001) - 500.0) / 1024.0;
+    }
+    return from_vector(values, shape).to(dtype);
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
 }  // namespace unroll

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Makes recurrent.json and optim.json beside this file: what PyTorch computes.
+"""Makes the .json files beside this file: what PyTorch computes.
 
     apt-get install python3-torch
     tests/reference/make_reference.py
 
-Inputs are decimals of four digits, so that both sides read the same numbers. PyTorch computes the
-recurrent part in double: the tests compare it with f64 closely and with f32 to 1e-5.
+Both sides must read the same numbers. Those that go into recurrent.json and layer_norm.json come
+from a generator that the tests have, too (class Draw), and are not stored; those for optim.json are
+decimals of four digits. PyTorch computes in double: the tests compare it with f64 closely and with
+f32 to 1e-5.
 """
 
 import json
+import math
 import pathlib
 
 import torch
@@ -37,45 +40,131 @@ def computed(tensor, digits):
     return {"shape": list(tensor.shape), "data": data}
 
 
-def recurrent_case(kind, bias, steps, batch, inputs, hidden):
-    """loss = sum(outputs * outputs_seed) + sum(h_n * h_seed) (+ sum(c_n * c_seed))"""
-    if kind in ("tanh", "relu"):
-        module = nn.RNN(inputs, hidden, nonlinearity=kind, bias=bias)
-    else:
-        module = {"gru": nn.GRU, "lstm": nn.LSTM}[kind](inputs, hidden, bias=bias)
-    module = module.double()
+class Draw:
+    """Numbers in (-0.5, 0.5) that floats hold exactly, from a linear congruential generator."""
+
+    def __init__(self, seed):
+        self.state = seed
+
+    def __call__(self, *shape):
+        values = []
+        for _ in range(math.prod(shape)):
+            self.state = (self.state * 1103515245 + 12345) % 2**31
+            values.append(((self.state >> 16) % 1001 - 500) / 1024)
+        return torch.tensor(values, dtype=torch.double).reshape(shape)
+
+
+def numbers(tensor):
+    return [float(f"{x:.12g}") for x in tensor.detach().flatten().tolist()]
+
+
+def recurrent_case(seed, cell, sizes, layers=1, bidirectional=False, **options):
+    """loss = sum(outputs * outputs_seed) + sum(h_n * h_seed) (+ sum(c_n * c_seed))
+
+    Drawn in this order: parameters, xs, initial states, outputs_seed, seeds of the last states.
+    """
+    draw = Draw(seed)
+    steps, batch, inputs, hidden = sizes
+    bias = options.get("bias", True)
+    batch_first = options.get("batch_first", False)
+    lengths = options.get("lengths")
+    proj_size = options.get("proj_size", 0)
+
+    kind = {"tanh": nn.RNN, "relu": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell]
+    extra = {"nonlinearity": cell} if kind is nn.RNN else {}
+    if proj_size:
+        extra["proj_size"] = proj_size
+    module = kind(
+        inputs,
+        hidden,
+        num_layers=layers,
+        bias=bias,
+        batch_first=batch_first,
+        dropout=0.0,
+        bidirectional=bidirectional,
+        **extra,
+    ).double()
     for parameter in module.parameters():
         parameter.data = draw(*parameter.shape)
-    xs = draw(steps, batch, inputs).requires_grad_()
-    states = {"h": draw(1, batch, hidden).requires_grad_()}
-    if kind == "lstm":
-        states["c"] = draw(1, batch, hidden).requires_grad_()
-    outputs_seed = draw(steps, batch, hidden)
-    seeds = {name: draw(batch, hidden) for name in states}
+    leading = (batch, steps) if batch_first else (steps, batch)
+    xs = draw(*leading, inputs).requires_grad_()
+    directions = 2 if bidirectional else 1
+    width = proj_size or hidden
+    states = {"h": draw(layers * directions, batch, width).requires_grad_()}
+    if cell == "lstm":
+        states["c"] = draw(layers * directions, batch, hidden).requires_grad_()
+    outputs_seed = draw(*leading, directions * width)
+    seeds = {name: draw(*value.shape) for name, value in states.items()}
 
-    start = (states["h"], states["c"]) if kind == "lstm" else states["h"]
-    outputs, last = module(xs, start)
-    last = dict(zip(states, last if kind == "lstm" else [last]))
+    start = (states["h"], states["c"]) if cell == "lstm" else states["h"]
+    if lengths:
+        packed = nn.utils.rnn.pack_padded_sequence(xs, lengths, batch_first, enforce_sorted=False)
+        outputs, last = module(packed, start)
+        outputs, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first, total_length=steps)
+    else:
+        outputs, last = module(xs, start)
+    last = dict(zip(states, last if cell == "lstm" else [last]))
     loss = (outputs * outputs_seed).sum()
     for name, value in last.items():
-        loss = loss + (value[0] * seeds[name]).sum()
+        loss = loss + (value * seeds[name]).sum()
     loss.backward()
 
     return {
-        "cell": kind,
+        "seed": seed,
+        "cell": cell,
+        "sizes": sizes,
+        "layers": layers,
+        "bidirectional": bidirectional,
         "bias": bias,
-        "input_size": inputs,
-        "hidden_size": hidden,
-        "parameters": {name: given(p) for name, p in module.named_parameters()},
-        "xs": given(xs),
-        "initial": {name: given(value[0]) for name, value in states.items()},
-        "outputs_seed": given(outputs_seed),
-        "last_seed": {name: given(value) for name, value in seeds.items()},
-        "outputs": computed(outputs, 12),
-        "last": {name: computed(value[0], 12) for name, value in last.items()},
-        "parameter_grads": {name: computed(p.grad, 12) for name, p in module.named_parameters()},
-        "xs_grad": computed(xs.grad, 12),
-        "initial_grads": {name: computed(v.grad[0], 12) for name, v in states.items()},
+        "batch_first": batch_first,
+        "lengths": lengths,
+        "proj_size": proj_size,
+        "outputs": numbers(outputs),
+        "last": {name: numbers(value) for name, value in last.items()},
+        "parameter_grads": {name: numbers(p.grad) for name, p in module.named_parameters()},
+        "xs_grad": numbers(xs.grad),
+        "initial_grads": {name: numbers(value.grad) for name, value in states.items()},
+    }
+
+
+def recurrent_cases():
+    table = []
+    for cell in ("tanh", "relu", "gru", "lstm"):
+        for bias in (True, False):
+            for sizes in ((6, 3, 4, 5), (1, 1, 1, 1), (9, 2, 5, 3)):
+                table.append(dict(cell=cell, sizes=sizes, bias=bias))
+    for cell, proj_size in (("tanh", 0), ("relu", 0), ("gru", 0), ("lstm", 0), ("lstm", 2)):
+        for layers, bidirectional in ((1, False), (1, True), (2, False), (2, True), (3, True)):
+            for lengths in (None, (2, 4, 3), (3, 1, 2)):
+                case = dict(cell=cell, layers=layers, bidirectional=bidirectional, lengths=lengths)
+                case["sizes"] = (4, 3, 2, 3 if proj_size else 2)
+                case["proj_size"] = proj_size
+                case["batch_first"] = len(table) % 2 == 1
+                case["bias"] = layers != 2 or lengths is None
+                if layers == 3 and lengths is None:
+                    continue
+                table.append(case)
+    return [recurrent_case(seed + 1, **case) for seed, case in enumerate(table)]
+
+
+def layer_norm_case(seed, shape, normalized_shape, eps, affine):
+    """loss = sum(y * y_seed). Drawn in this order: weight, bias, x, y_seed."""
+    draw = Draw(seed)
+    module = nn.LayerNorm(normalized_shape, eps=eps, elementwise_affine=affine).double()
+    for parameter in module.parameters():
+        parameter.data = draw(*parameter.shape)
+    x = draw(*shape).requires_grad_()
+    y = module(x)
+    (y * draw(*shape)).sum().backward()
+    return {
+        "seed": seed,
+        "shape": shape,
+        "normalized_shape": normalized_shape,
+        "eps": eps,
+        "affine": affine,
+        "y": numbers(y),
+        "x_grad": numbers(x.grad),
+        "parameter_grads": {name: numbers(p.grad) for name, p in module.named_parameters()},
     }
 
 
@@ -104,13 +193,15 @@ def optim_case(name, options):
 
 def main():
     torch.manual_seed(0)
+    write("recurrent.json", recurrent_cases())
     write(
-        "recurrent.json",
+        "layer_norm.json",
         [
-            recurrent_case(kind, bias, *shape)
-            for kind in ("tanh", "relu", "gru", "lstm")
-            for bias in (True, False)
-            for shape in ((6, 3, 4, 5), (1, 1, 1, 1), (9, 2, 7, 3))
+            layer_norm_case(1, (4, 6), (6,), 1e-5, True),
+            layer_norm_case(2, (2, 3, 4), (3, 4), 0.1, True),
+            layer_norm_case(3, (2, 3, 4), (4,), 1e-5, False),
+            layer_norm_case(4, (5,), (5,), 1e-3, True),
+            layer_norm_case(5, (3, 1), (1,), 1e-5, True),
         ],
     )
     write(
