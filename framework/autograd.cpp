@@ -165,6 +165,32 @@ struct PoolAllocator {
 template <class T>
 using PoolVector = std::vector<T, PoolAllocator<T>>;
 
+/// A T that is made when it is first needed.
+template <class T>
+class Lazy {
+ public:
+  Lazy() = default;
+  Lazy(Lazy&& other) noexcept : pointer_(std::exchange(other.pointer_, nullptr)) {}
+  Lazy& operator=(Lazy&& other) noexcept {
+    std::swap(pointer_, other.pointer_);
+    return *this;
+  }
+  ~Lazy() {
+    if (!pointer_) return;
+    pointer_->~T();
+    detail::pool_release(pointer_, sizeof(T));
+  }
+  explicit operator bool() const { return pointer_ != nullptr; }
+  T* operator->() const { return pointer_; }
+  T& make() {
+    if (!pointer_) pointer_ = new (detail::pool_allocate(sizeof(T))) T;
+    return *pointer_;
+  }
+
+ private:
+  T* pointer_ = nullptr;
+};
+
 std::uint64_t next_sweep_id() {
   static std::atomic<std::uint64_t> id{0};
   return ++id;
@@ -225,22 +251,28 @@ constexpr std::int64_t kRowsTogether = 256;
 /// One walk from results to leaves. `entries` holds every node that the results depend on, inputs
 /// before outputs, so that walking it backwards meets a node after all that depend on it.
 struct Back::Sweep {
+  /// What few entries have.
+  struct Extra {
+    PoolVector<Product> products;  // still to be added to grad
+    std::int64_t rows = 0;         // of them
+    Tensor transposed;             // their sum so far, if it is kept transposed
+    PoolVector<Tensor> results;    // gradients of the results of an operation that has several
+  };
   struct Entry {
     Node* node = nullptr;
     Tensor grad;                    // summed so far
     std::uint64_t outer_sweep = 0;  // what the node carried before, for a sweep inside a sweep
     std::int64_t outer_slot = 0;
+    // Elements of grad that are filled, where parts have been put into it; all of them if `first` is
+    // negative.
+    std::int64_t first = -1, last = -1;
+    Lazy<Extra> extra;
     bool wanted = true;   // its gradient is asked for, or leads to one that is
     bool passes = false;  // it has such inputs
     bool target = false;
-    bool placed = false;             // grad was begun in its place in the gradient of the whole
-    PoolVector<Product> products{};  // still to be added to grad
-    std::int64_t rows = 0;           // of them
-    Tensor transposed;               // their sum so far, if it is kept transposed
-    // Elements of grad that are filled, where parts have been put into it; all of them if `first`
-    // is negative.
-    std::int64_t first = -1, last = -1;
-    PoolVector<Tensor> results{};  // gradients of the results of an operation that has several
+    bool placed = false;  // grad was begun in its place in the gradient of the whole
+
+    bool has_results() const { return extra && !extra->results.empty(); }
   };
   PoolVector<Entry> entries;
   LeafPlaces leaves;
@@ -421,16 +453,16 @@ struct Back::Sweep {
   /// than high; where the weight is higher, as [4 * hidden_size, hidden_size], the sum is kept
   /// transposed.
   static void settle(Entry& entry) {
-    if (entry.products.empty()) return;
+    if (!entry.extra || entry.extra->products.empty()) return;
     const Shape& shape = entry.node->shape;
     const bool transposed = shape[0] > shape[1];
-    Tensor& sum = transposed ? entry.transposed : entry.grad;
+    Tensor& sum = transposed ? entry.extra->transposed : entry.grad;
     const bool first = !sum.defined();
     if (first) sum = empty(transposed ? Shape{shape[1], shape[0]} : shape, entry.node->dtype);
     if (!transposed) own_grad(entry);
     detail::dispatch_floating(sum.dtype(), [&]<class T>(T) {
       PoolVector<kernels::Term<T>> terms;
-      for (const Product& p : entry.products) {
+      for (const Product& p : entry.extra->products) {
         const Tensor &a = transposed ? p.g : p.a, &g = transposed ? p.a : p.g;
         terms.push_back({a.size(0),
                          {detail::read<T>(a), a.strides()[1], a.strides()[0]},
@@ -440,14 +472,14 @@ struct Back::Sweep {
                            static_cast<std::int64_t>(terms.size()), detail::overwrite<T>(sum),
                            sum.size(1), !first);
     });
-    entry.products.clear();
-    entry.rows = 0;
+    entry.extra->products.clear();
+    entry.extra->rows = 0;
   }
 
   /// Adds the sum of products that is kept transposed.
   static void add_transposed(Entry& entry) {
-    if (!entry.transposed.defined()) return;
-    const Tensor sum = std::exchange(entry.transposed, Tensor());
+    if (!entry.extra || !entry.extra->transposed.defined()) return;
+    const Tensor sum = std::exchange(entry.extra->transposed, Tensor());
     if (entry.grad.defined()) {
       add(entry.grad, transpose(sum));
       return;
@@ -468,7 +500,7 @@ struct Back::Sweep {
       finish(entry);
       settle(entry);
       add_transposed(entry);
-      if (entry.grad.defined() || !entry.results.empty()) {
+      if (entry.grad.defined() || entry.has_results()) {
         if (node.hooks) run_hooks(node, entry.grad);
         if (to_leaves && node.keeps_grad) keep_grad(node, entry);
         if (entry.passes) {
@@ -481,7 +513,7 @@ struct Back::Sweep {
           node.run(back);
         }
         if (!entry.target) entry.grad = Tensor();
-        entry.results.clear();
+        if (entry.extra) entry.extra->results.clear();
       }
       if (!retain_graph && entry.passes) node.release_buffers();
     }
@@ -566,15 +598,16 @@ void Back::add_product(int i, const Tensor& a, const Tensor& g) {
     return;
   }
   Sweep::Entry& entry = *sweep_.find(weight);
-  entry.products.push_back(transposed ? Product{g, a} : Product{a, g});
-  entry.rows += a.size(0);
-  if (entry.rows >= kRowsTogether) Sweep::settle(entry);
+  Sweep::Extra& extra = entry.extra.make();
+  extra.products.push_back(transposed ? Product{g, a} : Product{a, g});
+  extra.rows += a.shape()[0];
+  if (extra.rows >= kRowsTogether) Sweep::settle(entry);
 }
 
 void Back::pass_to_operation(int k) {
   Sweep::Entry* operation = sweep_.find(node_.inputs[0].get());
   if (!operation || !operation->wanted) return;
-  auto& results = operation->results;
+  auto& results = operation->extra.make().results;
   if (results.size() <= static_cast<std::size_t>(k))
     results.resize(static_cast<std::size_t>(k) + 1);
   // Under create_graph a sweep may come here by several places of the same result.
@@ -582,9 +615,9 @@ void Back::pass_to_operation(int k) {
 }
 
 Tensor Back::grad_of(int k) const {
-  const auto& results = sweep_.find(&node_)->results;
-  return static_cast<std::size_t>(k) < results.size() ? results[static_cast<std::size_t>(k)]
-                                                      : Tensor();
+  const Sweep::Entry& entry = *sweep_.find(&node_);
+  if (!entry.extra || entry.extra->results.size() <= static_cast<std::size_t>(k)) return Tensor();
+  return entry.extra->results[static_cast<std::size_t>(k)];
 }
 
 Tensor Back::result(int k, Tensor value) const {

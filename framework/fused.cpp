@@ -23,6 +23,7 @@ constexpr std::int64_t kBlock = 256;       // columns at a time: a register is 1
 constexpr std::int64_t kParallel = 65536;  // instructions times elements worth a second thread
 constexpr std::size_t kMostOperands = 96;  // of one stage
 constexpr std::size_t kMostArrays = 64;
+constexpr std::size_t kMostSeeds = 16;
 constexpr std::size_t kMostPrograms = 256;  // of one function; a padded batch has one per size
 
 // --- A stage: straight-line code over blocks of columns ------------------------------------------
@@ -515,7 +516,9 @@ void make(FusedProgram& program, FusedFunction::Call call, int result_count,
                       return k.value == kept.value;
                     })->offset;
   }
-  if (static_cast<std::size_t>(program.gradient_array(n)) > kMostArrays) throw TraceStop();
+  if (static_cast<std::size_t>(program.gradient_array(n)) > kMostArrays ||
+      m + program.kept.size() > kMostSeeds)
+    throw TraceStop();
   Assembler forward(program.values), backward(program.values);
   for (std::size_t k = 0; k < n; ++k) {
     forward.give(static_cast<int>(k), static_cast<int>(k));
@@ -648,11 +651,10 @@ struct FusedRule {
 
   void compute(const FusedProgram& p, Back& back) const {
     Array arrays[kMostArrays];
-    Tensor seeds[kMostArrays], copies[kMostArrays], gradients[kFusedArguments];
-    std::size_t copy = 0;
+    Tensor seeds[kMostSeeds], copies[kFusedArguments], gradients[kFusedArguments];
     for (std::size_t k = 0; k < p.shapes.size(); ++k)
       if ((p.kept_arguments >> k & 1u) != 0)
-        arrays[k] = array_of(back.in(static_cast<int>(k)), p.rows, copies[copy++]);
+        arrays[k] = array_of(back.in(static_cast<int>(k)), p.rows, copies[k]);
     for (std::size_t k = 0; k < p.results.size(); ++k)
       if (p.results[k].needed)
         arrays[p.result_array(k)] = {results[k].storage->data(), width_of(p.results[k].shape)};
@@ -660,7 +662,9 @@ struct FusedRule {
       arrays[p.kept_array(k)] = kept_array(p, *kept, k);
     for (std::size_t k = 0; k < p.seeds.size(); ++k) {
       seeds[k] = seed(p, back, k);
-      arrays[p.seed_array(k)] = array_of(seeds[k], p.rows, copies[copy++]);
+      Tensor copy;
+      arrays[p.seed_array(k)] = array_of(seeds[k], p.rows, copy);
+      if (copy.defined()) seeds[k] = std::move(copy);
     }
     for (std::size_t k = 0; k < p.gradients.size(); ++k) {
       const auto& gradient = p.gradients[k];

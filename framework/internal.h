@@ -80,6 +80,8 @@ std::string position(std::int64_t flat, const Shape& shape);
 // --- Making results without recording them ------------------------------------------------------
 
 Shape contiguous_strides(const Shape& shape);
+/// Not initialised, with the shape and dtype of a contiguous x.
+Tensor empty_like(const Tensor& x);
 /// A window on the memory of x.
 Tensor view(const Tensor& x, Shape shape, Shape strides, std::int64_t offset);
 /// A contiguous tensor on existing memory.

@@ -193,7 +193,7 @@ Tensor map(const char* name, Op op, std::initializer_list<const Tensor*> operand
     map_into(out, op, operands, s0, s1);
     return out;
   }
-  Tensor out = empty(first.shape(), first.dtype());
+  Tensor out = empty_like(first);
   const std::int64_t n = out.numel();
   const double s[2] = {s0, s1};
   dispatch(out.dtype(), [&]<class T>(T) {

@@ -36,9 +36,9 @@ struct SizeClass {
 };
 
 /// Rounds up to at most an eighth more.
-SizeClass size_class(std::size_t bytes) {
-  if (bytes <= kFineClasses * kAlignment) {
-    const std::size_t n = bytes == 0 ? 1 : (bytes + kAlignment - 1) / kAlignment;
+inline SizeClass size_class(std::size_t bytes) {
+  if (bytes <= kFineClasses * kAlignment) [[likely]] {
+    const std::size_t n = (bytes + kAlignment - 1 + (bytes == 0)) / kAlignment;
     return {static_cast<int>(n) - 1, n * kAlignment};
   }
   const int octave =
@@ -99,19 +99,21 @@ namespace detail {
 void* pool_allocate(std::size_t bytes) {
   if (bytes > std::size_t{1} << 46) throw std::bad_alloc();
   const SizeClass size = size_class(bytes);
+  const auto rounded = static_cast<std::int64_t>(size.bytes);
   PoolStats& stats = cache.stats;
-  void* memory;
-  if (FreeBlock* block = cache.lists[size.index]) {
-    cache.lists[size.index] = block->next;
-    stats.cached -= static_cast<std::int64_t>(size.bytes);
-    memory = block;
+  void* memory = cache.lists[size.index];
+  if (memory) [[likely]] {
+    cache.lists[size.index] = cache.lists[size.index]->next;
+    stats.cached -= rounded;
   } else {
     memory = system_allocate(size.bytes);
   }
   ++stats.allocations;
-  stats.in_use += static_cast<std::int64_t>(size.bytes);
-  stats.peak_in_use = std::max(stats.peak_in_use, stats.in_use);
-  cache.highest_in_use = std::max(cache.highest_in_use, stats.in_use);
+  stats.in_use += rounded;
+  if (stats.in_use > stats.peak_in_use) {
+    stats.peak_in_use = stats.in_use;
+    cache.highest_in_use = std::max(cache.highest_in_use, stats.in_use);
+  }
   return memory;
 }
 
@@ -119,7 +121,8 @@ void pool_release(void* memory, std::size_t bytes) noexcept {
   const SizeClass size = size_class(bytes);
   const auto rounded = static_cast<std::int64_t>(size.bytes);
   cache.stats.in_use -= rounded;
-  if (!kCaches || cache.closed || cache.stats.cached + rounded > cache.highest_in_use + kSlack) {
+  if (!kCaches || cache.closed || cache.stats.cached + rounded > cache.highest_in_use + kSlack)
+      [[unlikely]] {
     std::free(memory);
     return;
   }

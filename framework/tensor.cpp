@@ -84,21 +84,7 @@ TensorImpl* clone_redirect(TensorImpl* impl) {
 
 // --- Memory access ------------------------------------------------------------------------------
 
-const void* read(const Tensor& tensor) {
-  const TensorImpl& impl = tensor.impl();
-  if (impl.storage->traced >= 0) throw TraceStop();
-  return static_cast<const char*>(impl.storage->data()) + impl.offset * size_of(impl.dtype);
-}
-
-void* overwrite(const Tensor& tensor) {
-  const TensorImpl& impl = tensor.impl();
-  if (impl.storage->traced >= 0) throw TraceStop();
-  ++impl.storage->version;
-  if (impl.storage->packed) drop_packed(*impl.storage);
-  return static_cast<char*>(impl.storage->data()) + impl.offset * size_of(impl.dtype);
-}
-
-std::uint32_t version(const Tensor& tensor) { return tensor.impl().storage->version; }
+void stop_trace() { throw TraceStop(); }
 
 // --- Checks -------------------------------------------------------------------------------------
 
@@ -155,12 +141,13 @@ Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b) {
 }
 
 void require_shape(const char* op, const Shape& shape) {
-  std::int64_t limit = std::int64_t{1} << 43;
+  std::int64_t n = 1;
+  bool fits = true;
   for (std::int64_t size : shape) {
     if (size < 0) fail<ShapeError>("{}: negative size in shape {}", op, shape);
-    limit /= std::max<std::int64_t>(size, 1);
-    if (limit == 0) fail<ShapeError>("{}: shape {} is too large", op, shape);
+    if (size > 0) fits = fits && !__builtin_mul_overflow(n, size, &n) && n <= std::int64_t{1} << 43;
   }
+  if (!fits) fail<ShapeError>("{}: shape {} is too large", op, shape);
 }
 
 std::string position(std::int64_t flat, const Shape& shape) {
@@ -367,6 +354,17 @@ Tensor& Tensor::mul_(double factor) {
 }
 
 // --- Making tensors -----------------------------------------------------------------------------
+
+Tensor detail::empty_like(const Tensor& x) {
+  const TensorImpl& like = x.impl();
+  if (trace && is_floating(like.dtype)) return trace->empty(like.shape, like.dtype);
+  auto impl = Ref<TensorImpl>::adopt(new_impl());
+  impl->dtype = like.dtype;
+  impl->shape = like.shape;
+  impl->strides = like.strides;
+  impl->storage = Storage::make(like.shape.numel() * size_of(like.dtype));
+  return Tensor(std::move(impl));
+}
 
 Tensor empty(const Shape& shape, DType dtype) {
   detail::require_shape("empty", shape);

@@ -108,6 +108,7 @@ T* overwrite(const Tensor& tensor) {
   return static_cast<T*>(overwrite(tensor));
 }
 std::uint32_t version(const Tensor& tensor);
+[[noreturn]] void stop_trace();  // trace.h
 void require_dtype(const Tensor& tensor, DType dtype, const char* where);
 
 }  // namespace detail
@@ -243,6 +244,20 @@ class WriteView {
 };
 
 namespace detail {
+
+inline const void* read(const Tensor& tensor) {
+  const TensorImpl& impl = tensor.impl();
+  if (impl.storage->traced >= 0) stop_trace();
+  return static_cast<const char*>(impl.storage->data()) + impl.offset * size_of(impl.dtype);
+}
+inline void* overwrite(const Tensor& tensor) {
+  const TensorImpl& impl = tensor.impl();
+  if (impl.storage->traced >= 0) stop_trace();
+  ++impl.storage->version;
+  if (impl.storage->packed) drop_packed(*impl.storage);
+  return static_cast<char*>(impl.storage->data()) + impl.offset * size_of(impl.dtype);
+}
+inline std::uint32_t version(const Tensor& tensor) { return tensor.impl().storage->version; }
 
 /// While it lives, copying a handle to one of `originals` in this thread gives a handle to a copy
 /// of its own: a fresh leaf with the same values and the same requires_grad. What Module's clone()
