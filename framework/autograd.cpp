@@ -243,8 +243,11 @@ struct Product {
 };
 
 /// Rows of products that are put off until they are done at once: enough for a product at full
-/// speed, few enough to be still in the cache.
-constexpr std::int64_t kRowsTogether = 256;
+/// speed, few enough to be still in the cache; more for a weight so large that reading and writing
+/// its gradient each time would cost more.
+std::int64_t rows_together(const Shape& weight) {
+  return weight.numel() > std::int64_t{1} << 19 ? 512 : 256;
+}
 
 }  // namespace
 
@@ -263,8 +266,8 @@ struct Back::Sweep {
     Tensor grad;                    // summed so far
     std::uint64_t outer_sweep = 0;  // what the node carried before, for a sweep inside a sweep
     std::int64_t outer_slot = 0;
-    // Elements of grad that are filled, where parts have been put into it; all of them if `first` is
-    // negative.
+    // Elements of grad that are filled, where parts have been put into it; all of them if `first`
+    // is negative.
     std::int64_t first = -1, last = -1;
     Lazy<Extra> extra;
     bool wanted = true;   // its gradient is asked for, or leads to one that is
@@ -601,7 +604,7 @@ void Back::add_product(int i, const Tensor& a, const Tensor& g) {
   Sweep::Extra& extra = entry.extra.make();
   extra.products.push_back(transposed ? Product{g, a} : Product{a, g});
   extra.rows += a.shape()[0];
-  if (extra.rows >= kRowsTogether) Sweep::settle(entry);
+  if (extra.rows >= rows_together(weight->shape)) Sweep::settle(entry);
 }
 
 void Back::pass_to_operation(int k) {

@@ -757,6 +757,7 @@ struct FusedRule {
       case Op::ge: return a >= b;
       case Op::where: return where(a, b, c);
       case Op::muladd: return a * b + c;
+      case Op::scaled_mul: return a * b * s[0];
       case Op::div: return a / b;
       case Op::exp: return exp(a);
       case Op::log: return log(a);

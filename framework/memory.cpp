@@ -24,7 +24,7 @@ constexpr bool kCaches = true;
 
 constexpr std::size_t kAlignment = 64;
 constexpr int kFineClasses = 16;    // 64, 128, ..., 1024 bytes
-constexpr int kStepsPerOctave = 8;  // above: 1152, 1280, ..., 2048, 2304, ...
+constexpr int kStepsPerOctave = 8;  // above: 1152, 1280, ..., 2048, 2304, ... and 64 for a header
 constexpr int kClasses = kFineClasses + kStepsPerOctave * 38;
 /// Beyond what the thread itself has had in use at once it keeps no more than this: a thread that
 /// only ever gives back what others made does not hoard it.
@@ -35,18 +35,20 @@ struct SizeClass {
   std::size_t bytes;
 };
 
-/// Rounds up to at most an eighth more.
+/// Rounds up to at most an eighth more. Sizes of tensors are often round; with the header of a
+/// Storage they fit exactly.
 inline SizeClass size_class(std::size_t bytes) {
   if (bytes <= kFineClasses * kAlignment) [[likely]] {
     const std::size_t n = (bytes + kAlignment - 1 + (bytes == 0)) / kAlignment;
     return {static_cast<int>(n) - 1, n * kAlignment};
   }
+  const std::size_t rest = std::max<std::size_t>(bytes - kAlignment, 1025);
   const int octave =
-      static_cast<int>(std::bit_width(bytes - 1)) - 1;  // 2^octave < bytes <= 2^(octave + 1)
+      static_cast<int>(std::bit_width(rest - 1)) - 1;  // 2^octave < rest <= 2^(octave + 1)
   const std::size_t step = std::size_t{1} << (octave - 3);
-  const std::size_t steps = (bytes - (std::size_t{1} << octave) + step - 1) / step;  // 1 .. 8
+  const std::size_t steps = (rest - (std::size_t{1} << octave) + step - 1) / step;  // 1 .. 8
   return {kFineClasses + (octave - 10) * kStepsPerOctave + static_cast<int>(steps) - 1,
-          (std::size_t{1} << octave) + steps * step};
+          kAlignment + (std::size_t{1} << octave) + steps * step};
 }
 
 struct FreeBlock {

@@ -115,6 +115,7 @@ const std::vector<Reference>& references() {
       {Op::ge, "ge", 0, [](Real a, Real b, Real) { return Real(a >= b); }},
       {Op::where, "where", 0, [](Real a, Real b, Real c) { return a != 0 ? b : c; }},
       {Op::muladd, "muladd", 1.5, [](Real a, Real b, Real c) { return a * b + c; }},
+      {Op::scaled_mul, "scaled_mul", 1.5, [](Real a, Real b, Real) { return -0.75L * a * b; }},
       {Op::div, "div", 0.5, [](Real a, Real b, Real) { return a / b; }},
       {Op::exp, "exp", 2, [](Real a, Real, Real) { return std::exp(a); }},
       {Op::log, "log", 1, [](Real a, Real, Real) { return std::log(a); }},
@@ -224,6 +225,11 @@ void check_special(const FloatKernels<T>& kernels, const Reference& r) {
           volatile T product = a * b;
           const T fused = std::fma(a, b, c);
           CHECK((ulps<T>(got, fused) == 0 || ulps<T>(got, product + c) == 0));
+          continue;
+        }
+        if (r.op == Op::scaled_mul) {  // the first product may overflow or be denormal
+          volatile T scaled = static_cast<T>(kImmediates[0]) * a;
+          CHECK(ulps<T>(got, scaled * b) == 0);
           continue;
         }
         const Real want = r.f(a, b, c);
@@ -341,6 +347,7 @@ TEST_CASE("kernels: elementwise i64") {
       case Op::ge: return a >= b;
       case Op::where: return a != 0 ? b : c;
       case Op::muladd: return a * b + c;
+      case Op::scaled_mul: return -3 * a * b;
       default: return 0;
     }
   };

@@ -87,6 +87,8 @@ template <Op op, class V>
     return select(a == zero, c, b);
   } else if constexpr (op == Op::muladd) {
     return a * b + c;
+  } else if constexpr (op == Op::scaled_mul) {
+    return s0 * a * b;
   } else if constexpr (op == Op::div) {
     return a / b;
   } else if constexpr (op == Op::exp) {
@@ -117,7 +119,9 @@ template <Op op, class V>
   }
 }
 
-constexpr bool has_immediates(Op op) { return op == Op::affine || op == Op::clamp; }
+constexpr bool has_immediates(Op op) {
+  return op == Op::affine || op == Op::clamp || op == Op::scaled_mul;
+}
 
 /// The loop of a floating-point Op. When n is no multiple of the vector length, the last vector
 /// overlaps the one before it; its result is computed before anything is written, since out may be

@@ -14,27 +14,28 @@ namespace unroll::kernels {
 
 /// One elementwise instruction. a, b, c are its operands, s its immediate scalars.
 enum class Op : std::uint8_t {
-  copy,     ///< a
-  affine,   ///< s0 * a + s1
-  neg,      ///< -a
-  abs,      ///< |a|
-  sign,     ///< -1, 0 or 1; NaN stays NaN
-  square,   ///< a * a
-  relu,     ///< max(a, 0); NaN stays NaN
-  clamp,    ///< min(max(a, s0), s1); NaN stays NaN
-  add,      ///< a + b
-  sub,      ///< a - b
-  mul,      ///< a * b
-  minimum,  ///< min(a, b); NaN if either is
-  maximum,  ///< max(a, b); NaN if either is
-  eq,       ///< a == b ? 1 : 0
-  ne,       ///< a != b ? 1 : 0
-  lt,       ///< a < b ? 1 : 0
-  le,       ///< a <= b ? 1 : 0
-  gt,       ///< a > b ? 1 : 0
-  ge,       ///< a >= b ? 1 : 0
-  where,    ///< a != 0 ? b : c
-  muladd,   ///< a * b + c
+  copy,        ///< a
+  affine,      ///< s0 * a + s1
+  neg,         ///< -a
+  abs,         ///< |a|
+  sign,        ///< -1, 0 or 1; NaN stays NaN
+  square,      ///< a * a
+  relu,        ///< max(a, 0); NaN stays NaN
+  clamp,       ///< min(max(a, s0), s1); NaN stays NaN
+  add,         ///< a + b
+  sub,         ///< a - b
+  mul,         ///< a * b
+  minimum,     ///< min(a, b); NaN if either is
+  maximum,     ///< max(a, b); NaN if either is
+  eq,          ///< a == b ? 1 : 0
+  ne,          ///< a != b ? 1 : 0
+  lt,          ///< a < b ? 1 : 0
+  le,          ///< a <= b ? 1 : 0
+  gt,          ///< a > b ? 1 : 0
+  ge,          ///< a >= b ? 1 : 0
+  where,       ///< a != 0 ? b : c
+  muladd,      ///< a * b + c
+  scaled_mul,  ///< s0 * a * b
   // From here on for floating-point types only.
   div,           ///< a / b
   exp,           ///< e^a
@@ -59,6 +60,7 @@ constexpr int arity(Op op) {
     case Op::add:
     case Op::sub:
     case Op::mul:
+    case Op::scaled_mul:
     case Op::minimum:
     case Op::maximum:
     case Op::eq:
