@@ -27,7 +27,7 @@ def write(name, cases):
 
 
 def draw(*shape):
-    return torch.round(torch.randn(*shape, dtype=torch.double) * 0.5, decimals=4)
+    return torch.round(torch.randn(shape, dtype=torch.double) * 0.5, decimals=4)
 
 
 def given(tensor):
@@ -168,6 +168,60 @@ def layer_norm_case(seed, shape, normalized_shape, eps, affine):
     }
 
 
+def loss_cases():
+    """Values, and gradients of sum(value * seed). Classes are the last dimension, as in unroll."""
+    F = nn.functional
+    cases = []
+
+    def add(name, function, x, y, options, tensors={}):
+        for reduction in ("none", "mean", "sum"):
+            x = x.detach().requires_grad_()
+            value = function(x, y, reduction=reduction, **options, **tensors)
+            seed = draw(*value.shape)
+            (value * seed).sum().backward()
+            cases.append(
+                {
+                    "loss": name,
+                    "reduction": reduction,
+                    "options": options,
+                    "tensors": {key: given(tensor) for key, tensor in tensors.items()},
+                    "input": given(x),
+                    "target": given(y),
+                    "seed": given(seed),
+                    "value": computed(value, 17),
+                    "input_grad": computed(x.grad, 17),
+                }
+            )
+            x.grad = None
+
+    def classes_last(function):
+        return lambda x, *rest, **options: function(x.movedim(-1, 1), *rest, **options)
+
+    steps, batch, classes = 3, 2, 4
+    for some_ignored in (False, True):
+        for weighted in (False, True):
+            y = torch.randint(classes, (steps, batch))
+            if some_ignored:
+                y[1, 0] = y[2, 1] = -100
+            tensors = {"weight": draw(classes).abs() + 0.1} if weighted else {}
+            x = draw(steps, batch, classes) * 4
+            add("nll_loss", classes_last(F.nll_loss), x, y, {}, tensors)
+            for label_smoothing in (0.0, 0.1, 1.0):
+                options = {"label_smoothing": label_smoothing}
+                add("cross_entropy", classes_last(F.cross_entropy), x, y, options, tensors)
+    x, y = draw(steps, batch) * 4, draw(steps, batch) * 4
+    add("mse_loss", F.mse_loss, x, y, {})
+    add("l1_loss", F.l1_loss, x, y, {})
+    for delta in (0.5, 1.0, 2.0):
+        add("huber_loss", F.huber_loss, x, y, {"delta": delta})
+    bce = F.binary_cross_entropy_with_logits
+    y = torch.round(torch.rand(steps, batch, dtype=torch.double), decimals=4)
+    weight, pos_weight = draw(batch).abs() + 0.1, draw(steps, 1).abs() + 0.1
+    for tensors in ({}, {"weight": weight}, {"pos_weight": pos_weight}):
+        add("binary_cross_entropy_with_logits", bce, x, y, {}, tensors)
+    return cases
+
+
 def optim_case(name, options):
     """20 steps on mean((x w' + b - y)^2) + mean(s^2) / 2; s has a gradient in even steps only."""
     x, y = draw(8, 3), draw(8, 2)
@@ -204,6 +258,9 @@ def main():
             layer_norm_case(5, (3, 1), (1,), 1e-5, True),
         ],
     )
+    torch.manual_seed(1)
+    write("losses.json", loss_cases())
+    torch.manual_seed(2)
     write(
         "optim.json",
         [
