@@ -9,6 +9,7 @@
 #include "framework/kernels/parallel.h"
 #include "framework/ops.h"
 #include "framework/random.h"
+#include "framework/row_grad.h"
 #include "framework/safetensors.h"
 #include "framework/state.h"
 #include "framework/tensor.h"

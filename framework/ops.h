@@ -240,8 +240,10 @@ Tensor index_select(const Tensor& x, std::int64_t dim, const Tensor& index);
 /// for `dim`, sizes not above x's.
 Tensor gather(const Tensor& x, std::int64_t dim, const Tensor& index);
 /// Rows of a table: weight [V, E], indices [...] -> [..., E]. Row padding_idx (-1: none) gets no
-/// gradient.
-Tensor embedding(const Tensor& weight, const Tensor& indices, std::int64_t padding_idx = -1);
+/// gradient. With `sparse`, backward() gives the table, if it is a leaf, a gradient by rows
+/// (row_grad.h): the same numbers, but neither memory nor time for rows that were not looked up.
+Tensor embedding(const Tensor& weight, const Tensor& indices, std::int64_t padding_idx = -1,
+                 bool sparse = false);
 /// 1 at the index, 0 elsewhere: [...] -> [..., classes]. No gradient.
 Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype = DType::f32);
 /// The part of the last two dimensions on and below (tril) or above (triu) the given diagonal, the
