@@ -7,6 +7,7 @@
 #include "framework/fused.h"
 #include "framework/gradcheck.h"
 #include "framework/kernels/parallel.h"
+#include "framework/npy.h"
 #include "framework/ops.h"
 #include "framework/random.h"
 #include "framework/row_grad.h"
