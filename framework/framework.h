@@ -3,6 +3,7 @@
 
 #include "framework/autograd.h"
 #include "framework/check.h"
+#include "framework/checkpoint.h"
 #include "framework/for_each_tensor.h"
 #include "framework/fused.h"
 #include "framework/gradcheck.h"
