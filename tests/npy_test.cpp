@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdint>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -232,4 +233,24 @@ TEST_CASE("npy: values that the element type does not hold are refused") {
   CHECK(with("<u8", bytes<std::uint64_t>({std::uint64_t{1} << 63})) ==
         "the U64 9223372036854775808 is above the largest i64");
   CHECK(with("|b1", "\2") == "a BOOL is 2, must be 0 or 1");
+}
+
+TEST_CASE("npy: a file with any one byte changed is read or refused, and nothing else happens") {
+  TemporaryDirectory directory;
+  const std::string path = directory.file("a.npy");
+  const std::string whole = read_file(UNROLL_SOURCE_DIR "/tests/reference/npy/fortran.npy");
+  std::int64_t refused = 0;
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    for (const char byte : {'\0', '\x01', ' ', ',', '0', '9', '\'', '\xff'}) {
+      std::string changed = whole;
+      changed[i] = byte;
+      std::ofstream(path, std::ios::binary) << changed;
+      try {
+        load_npy(path);
+      } catch (const FileError&) {
+        ++refused;
+      }
+    }
+  }
+  CHECK(refused > 300);
 }

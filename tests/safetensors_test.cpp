@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -391,4 +392,25 @@ TEST_CASE("safetensors: a file cut off anywhere is refused") {
     CAPTURE(size);
     CHECK(complaint_about(whole.substr(0, size)) != "");
   }
+}
+
+TEST_CASE("safetensors: one with any byte changed is read or refused, and nothing else happens") {
+  TemporaryDirectory directory;
+  const std::string path = directory.file("a");
+  save_safetensors(path, {{"x", ones({2, 3})}, {"y", tensor({1, 2}, DType::i64)}}, {{"k", "v"}});
+  const std::string whole = read_file(path);
+  std::int64_t refused = 0;
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    for (const char byte : {'\0', '\x01', ' ', ',', '0', '9', '"', '}', '\xff'}) {
+      std::string changed = whole;
+      changed[i] = byte;
+      std::ofstream(path, std::ios::binary) << changed;
+      try {
+        load_safetensors(path);
+      } catch (const FileError&) {
+        ++refused;
+      }
+    }
+  }
+  CHECK(refused > 300);
 }
