@@ -1,6 +1,7 @@
 #pragma once
 /// Optimizers, clipping, schedules and averages.
 
+#include "optim/adadelta.h"
 #include "optim/adagrad.h"
 #include "optim/adam.h"
 #include "optim/clip.h"
