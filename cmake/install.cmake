@@ -18,7 +18,7 @@ set(header_dir ${CMAKE_INSTALL_INCLUDEDIR}/unroll)
 install(FILES unroll.h DESTINATION ${header_dir})
 install(DIRECTORY framework modules optim data DESTINATION ${header_dir}
         FILES_MATCHING PATTERN "*.h"
-        PATTERN isa EXCLUDE PATTERN "*.impl.h" EXCLUDE PATTERN internal.h EXCLUDE)
+        PATTERN isa EXCLUDE PATTERN "*.impl.h" EXCLUDE PATTERN internal.h EXCLUDE PATTERN stored.h EXCLUDE)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 # Our headers include each other as "framework/tensor.h", from the project's root. In the installed

@@ -6,6 +6,7 @@
 #include "framework/internal.h"
 #include "framework/kernels/parallel.h"
 #include "framework/ops.h"
+#include "framework/row_grad.h"
 #include "framework/trace.h"
 
 namespace unroll {
@@ -24,6 +25,8 @@ struct Leaf final : Node {
     keeps_grad = true;
   }
   void run(Back&) override {}
+  /// Besides .grad: rows to be added to it, in any order, when somebody reads it.
+  std::vector<RowGrad> rows;
 };
 
 }  // namespace
@@ -628,6 +631,15 @@ Tensor Back::result(int k, Tensor value) const {
   return value;
 }
 
+bool Back::add_rows(int i, const Tensor& rows, const Tensor& values) {
+  const auto* entry = sweep_.find(node_.inputs[i].get());
+  if (!entry || !entry->wanted || !entry->node->leaf || entry->node->hooks || entry->target ||
+      create_graph())
+    return false;
+  static_cast<Leaf*>(entry->node)->rows.push_back({rows, values});
+  return true;
+}
+
 Tensor Back::part_target(int i) {
   auto* entry = sweep_.find(node_.inputs[i].get());
   return entry && entry->wanted ? Sweep::own_grad(*entry) : Tensor();
@@ -755,10 +767,44 @@ Tensor& Tensor::requires_grad_(bool value) {
 
 bool Tensor::is_leaf() const { return !impl().node || impl().node->leaf; }
 
-Tensor Tensor::grad() const { return impl().node ? impl().node->grad : Tensor(); }
+Tensor Tensor::grad() const {
+  if (!impl().node) return Tensor();
+  Node& node = *impl().node;
+  if (node.leaf && !static_cast<Leaf&>(node).rows.empty()) {
+    Tensor whole = node.grad;
+    if (!whole.defined()) {
+      whole = zeros(node.shape, node.dtype);
+    } else {  // somebody may hold it
+      whole = empty(node.shape, node.dtype);
+      detail::copy_into(whole, node.grad);
+    }
+    for (const RowGrad& part : std::exchange(static_cast<Leaf&>(node).rows, {}))
+      detail::add_rows(whole, part);
+    node.grad = whole;
+  }
+  return node.grad;
+}
+
+RowGrad row_grad(const Tensor& leaf) {
+  const auto& node = leaf.impl().node;
+  if (!node || !node->leaf || node->grad.defined()) return {};
+  auto& rows = static_cast<Leaf&>(*node).rows;
+  if (rows.empty()) return {};
+  rows = {detail::coalesce(rows)};
+  return rows[0];
+}
+
+void set_row_grad(const Tensor& leaf, const RowGrad& grad) {
+  if (!leaf.is_leaf() || !leaf.requires_grad())
+    fail<GraphError>("set_row_grad: the tensor is not a leaf that requires a gradient");
+  detail::check_rows("set_row_grad", leaf, grad);
+  Tensor(leaf).set_grad(Tensor());
+  static_cast<Leaf&>(*leaf.impl().node).rows = {{grad.rows.contiguous(), grad.values}};
+}
 
 void Tensor::set_grad(const Tensor& grad) {
   const auto& node = impl().node;
+  if (node && node->leaf) static_cast<Leaf&>(*node).rows.clear();
   if (!grad.defined()) {
     if (node) node->grad = Tensor();
     return;

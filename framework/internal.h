@@ -7,6 +7,7 @@
 
 #include "framework/autograd.h"
 #include "framework/kernels/kernels.h"
+#include "framework/row_grad.h"
 #include "framework/tensor.h"
 
 template <>
@@ -114,5 +115,14 @@ const T* packed(const Tensor& b);
 
 /// Values of a contiguous x, or of a contiguous copy; off the tape.
 Tensor dense(const Tensor& x);
+
+// --- Gradients by rows. Those of backward() may name a row several times, in any order. ----------
+
+/// Adds them to a dense gradient, which is contiguous.
+void add_rows(const Tensor& whole, const RowGrad& grad);
+/// All of them as one: rows rising, each once.
+RowGrad coalesce(const std::vector<RowGrad>& grads);
+/// Throws as set_row_grad.
+void check_rows(const char* name, const Tensor& leaf, const RowGrad& grad);
 
 }  // namespace unroll::detail

@@ -108,22 +108,96 @@ Tensor cumsum(const Tensor& x, std::int64_t dim);
 /// x summed over the dimensions along which `shape` would be broadcast to x's shape.
 Tensor sum_to(const Tensor& x, const Shape& shape);
 
-// --- Softmax and losses: ops/softmax.cpp --------------------------------------------------------
+// --- Softmax: ops/softmax.cpp -------------------------------------------------------------------
 
 Tensor softmax(const Tensor& x, std::int64_t dim = -1);
 Tensor log_softmax(const Tensor& x, std::int64_t dim = -1);
 
+// --- Losses: ops/loss.cpp -----------------------------------------------------------------------
+// A loss has a value for each target. `mask` and `lengths` choose those that count, for batches of
+// sequences of different length:
+//
+//   mask     [...], the shape of the targets or their first dimensions, any dtype; 0: left out
+//   lengths  i64 [B], for targets [T, B, ...]: target (t, b) counts where t < lengths[b]
+//
+// What does not count has loss 0 and gradient 0, whatever numbers stand there, NaN included.
+// `mean` divides by the number of those that count (NaN if none does). There is no gradient for
+// weights, masks and i64 targets. Shapes that differ from those given here throw ShapeError, a
+// length outside of [0, T] throws ValueError.
+
 enum class Reduction { none, mean, sum };
 
 struct CrossEntropyOptions {
-  std::int64_t ignore_index = -100;  ///< targets with this value count for nothing
-  Reduction reduction = Reduction::mean;
+  Tensor weight{};                        ///< [C], of the classes; default: 1 for each
+  std::int64_t ignore_index = -100;       ///< targets with this value don't count
+  Reduction reduction = Reduction::mean;  ///< mean: over the weights of the targets that count
+  double label_smoothing = 0.0;           ///< in [0, 1] (ValueError)
+  Tensor mask{};
+  Tensor lengths{};
 };
 /// -log softmax(logits)[target]. logits: [..., C], targets: [...] of i64 with the same leading
-/// dimensions. `mean` divides by the number of targets that count (NaN if none does); `none` gives
-/// the shape of the targets. Throws IndexError, with the position, for a target outside [0, C).
+/// dimensions. With weights w, and with label smoothing e (Szegedy et al. 2016), which gives part e
+/// of the probability that is wanted to all classes alike, as PyTorch has them:
+///
+///   loss = -(1 - e) w[target] log p[target] - e / C sum_c w[c] log p[c]
+///
+/// and `mean` divides the sum by the sum of w[target]. `none` gives the shape of the targets.
+/// Throws IndexError, with the position, for a target outside of [0, C).
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
                      const CrossEntropyOptions& options = {});
+
+/// exp(mean of -log softmax(logits)[target]): how many tokens the model hesitates between. Nothing
+/// is recorded; the mean is taken in double. Arguments and errors as cross_entropy.
+double perplexity(const Tensor& logits, const Tensor& targets,
+                  const CrossEntropyOptions& options = {});
+
+struct NLLLossOptions {
+  Tensor weight{};                        ///< [C], of the classes; default: 1 for each
+  std::int64_t ignore_index = -100;       ///< targets with this value don't count
+  Reduction reduction = Reduction::mean;  ///< mean: over the weights of the targets that count
+  Tensor mask{};
+  Tensor lengths{};
+};
+/// -w[target] log_probs[target], for what log_softmax gives. Shapes and errors as cross_entropy.
+Tensor nll_loss(const Tensor& log_probs, const Tensor& targets, const NLLLossOptions& options = {});
+
+// Of input and target of one shape and dtype (DTypeError), elementwise; differentiable with respect
+// to both.
+
+struct LossOptions {
+  Reduction reduction = Reduction::mean;
+  Tensor mask{};
+  Tensor lengths{};
+};
+/// (input - target)^2
+Tensor mse_loss(const Tensor& input, const Tensor& target, const LossOptions& options = {});
+/// |input - target|; the gradient at 0 is 0.
+Tensor l1_loss(const Tensor& input, const Tensor& target, const LossOptions& options = {});
+
+struct HuberLossOptions {
+  Reduction reduction = Reduction::mean;
+  double delta = 1.0;  ///< above 0 (ValueError)
+  Tensor mask{};
+  Tensor lengths{};
+};
+/// d^2 / 2 for d = input - target with |d| <= delta, delta (|d| - delta / 2) beyond (Huber 1964).
+Tensor huber_loss(const Tensor& input, const Tensor& target, const HuberLossOptions& options = {});
+
+struct BCEWithLogitsOptions {
+  Tensor weight{};  ///< broadcast to the input: of the losses; `mean` does not divide by it
+  Reduction reduction = Reduction::mean;
+  Tensor pos_weight{};  ///< broadcast to the input: of the positive part
+  Tensor mask{};
+  Tensor lengths{};
+};
+/// Binary cross entropy of probabilities sigmoid(input) with targets in [0, 1], without overflow:
+/// -pos_weight target log sigmoid(input) - (1 - target) log(1 - sigmoid(input)).
+Tensor binary_cross_entropy_with_logits(const Tensor& input, const Tensor& target,
+                                        const BCEWithLogitsOptions& options = {});
+
+/// 1 where t < lengths[b], else 0: lengths [B] of i64 -> [steps, B]. No gradient. Throws ValueError
+/// for a length outside of [0, steps].
+Tensor sequence_mask(const Tensor& lengths, std::int64_t steps, DType dtype = DType::f32);
 
 // --- Shape: ops/shape.cpp -----------------------------------------------------------------------
 // Views (no element is copied) unless said otherwise.
@@ -166,8 +240,10 @@ Tensor index_select(const Tensor& x, std::int64_t dim, const Tensor& index);
 /// for `dim`, sizes not above x's.
 Tensor gather(const Tensor& x, std::int64_t dim, const Tensor& index);
 /// Rows of a table: weight [V, E], indices [...] -> [..., E]. Row padding_idx (-1: none) gets no
-/// gradient.
-Tensor embedding(const Tensor& weight, const Tensor& indices, std::int64_t padding_idx = -1);
+/// gradient. With `sparse`, backward() gives the table, if it is a leaf, a gradient by rows
+/// (row_grad.h): the same numbers, but neither memory nor time for rows that were not looked up.
+Tensor embedding(const Tensor& weight, const Tensor& indices, std::int64_t padding_idx = -1,
+                 bool sparse = false);
 /// 1 at the index, 0 elsewhere: [...] -> [..., classes]. No gradient.
 Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype = DType::f32);
 /// The part of the last two dimensions on and below (tril) or above (triu) the given diagonal, the

@@ -3,40 +3,27 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "framework/check.h"
 #include "framework/file.h"
+#include "framework/stored.h"
 
 namespace unroll {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "the data are little-endian");
-
 constexpr std::uint64_t kMaxHeader = 100'000'000;
 constexpr const char* kMetadata = "__metadata__";
 
-/// What is wrong with a file; load_safetensors adds the path.
-struct Invalid {
-  std::string what;
-};
-
-template <class... Args>
-[[noreturn]] void invalid(fmt::format_string<Args...> text, Args&&... args) {
-  throw Invalid{fmt::format(text, std::forward<Args>(args)...)};
-}
+using detail::Invalid, detail::invalid, detail::Stored;
 
 // --- The header ---------------------------------------------------------------------------------
 
@@ -154,83 +141,16 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
 // --- Values -------------------------------------------------------------------------------------
 
-float from_f16(std::uint16_t bits) {
-  const int exponent = bits >> 10 & 0x1f;
-  const int fraction = bits & 0x3ff;
-  const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000) << 16;
-  float magnitude;
-  if (exponent == 0x1f) {  // infinity or NaN
-    magnitude = std::bit_cast<float>(0x7f800000u | static_cast<std::uint32_t>(fraction) << 13);
-  } else if (exponent == 0) {
-    magnitude = std::ldexp(static_cast<float>(fraction), -24);
-  } else {
-    magnitude = std::ldexp(static_cast<float>(0x400 + fraction), exponent - 25);
-  }
-  return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
-}
-
-float from_bf16(std::uint16_t bits) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
-}
-
-std::int64_t from_bool(std::uint8_t byte) {
-  if (byte > 1) invalid("a BOOL is {}, must be 0 or 1", byte);
-  return byte;
-}
-
-template <class Stored>
-std::int64_t from_integer(Stored value) {
-  if constexpr (std::is_same_v<Stored, std::uint64_t>) {
-    if (value > std::numeric_limits<std::int64_t>::max()) {
-      invalid("the U64 {} is above the largest i64", value);
-    }
-  }
-  return static_cast<std::int64_t>(value);
-}
-
-template <class T>
-T as_it_is(T value) {
-  return value;
-}
-
-/// Reads values of type Stored, which may lie at any address, as a tensor of T.
-template <class Stored, class T, T (*convert)(Stored)>
-Tensor read_values(const char* data, const Shape& shape) {
-  Tensor result = empty(shape, dtype_of<T>());
-  for (T& value : result.write<T>()) {
-    Stored stored;
-    std::memcpy(&stored, data, sizeof stored);
-    data += sizeof stored;
-    value = convert(stored);
-  }
-  return result;
-}
-
-struct Format {
-  std::string_view dtype;
-  std::uint64_t size;  ///< bytes of one element
-  Tensor (*read)(const char* data, const Shape& shape);
+constexpr std::pair<std::string_view, Stored> kTypes[] = {
+    {"F32", Stored::f32},      {"F64", Stored::f64}, {"F16", Stored::f16}, {"BF16", Stored::bf16},
+    {"I64", Stored::i64},      {"I32", Stored::i32}, {"I16", Stored::i16}, {"I8", Stored::i8},
+    {"U64", Stored::u64},      {"U32", Stored::u32}, {"U16", Stored::u16}, {"U8", Stored::u8},
+    {"BOOL", Stored::boolean},
 };
 
-constexpr Format kFormats[] = {
-    {"F32", 4, read_values<float, float, as_it_is>},
-    {"F64", 8, read_values<double, double, as_it_is>},
-    {"F16", 2, read_values<std::uint16_t, float, from_f16>},
-    {"BF16", 2, read_values<std::uint16_t, float, from_bf16>},
-    {"I64", 8, read_values<std::int64_t, std::int64_t, from_integer>},
-    {"I32", 4, read_values<std::int32_t, std::int64_t, from_integer>},
-    {"I16", 2, read_values<std::int16_t, std::int64_t, from_integer>},
-    {"I8", 1, read_values<std::int8_t, std::int64_t, from_integer>},
-    {"U64", 8, read_values<std::uint64_t, std::int64_t, from_integer>},
-    {"U32", 4, read_values<std::uint32_t, std::int64_t, from_integer>},
-    {"U16", 2, read_values<std::uint16_t, std::int64_t, from_integer>},
-    {"U8", 1, read_values<std::uint8_t, std::int64_t, from_integer>},
-    {"BOOL", 1, read_values<std::uint8_t, std::int64_t, from_bool>},
-};
-
-const Format& format_of(const Entry& entry) {
-  for (const Format& format : kFormats) {
-    if (format.dtype == entry.dtype) return format;
+Stored type_of(const Entry& entry) {
+  for (const auto& [name, type] : kTypes) {
+    if (name == entry.dtype) return type;
   }
   invalid("'{}': cannot read dtype '{}'", entry.name, entry.dtype);
 }
@@ -245,27 +165,27 @@ const char* dtype_name(DType dtype) {
 
 // --- Reading ------------------------------------------------------------------------------------
 
+/// f(), with the entry's name in front of what is wrong.
+template <class F>
+auto named(const Entry& entry, F&& f) {
+  try {
+    return f();
+  } catch (const Invalid& error) {
+    invalid("'{}': {}", entry.name, error.what);
+  }
+}
+
 /// Checks one entry by itself: the offsets fit the shape and the dtype and lie in the data.
 void check_entry(const Entry& entry, std::uint64_t data_size) {
-  std::int64_t bytes = static_cast<std::int64_t>(format_of(entry).size);
-  std::int64_t total = bytes;
-  for (std::uint64_t size : entry.shape) {
-    // Strides are products of sizes, too, so the product must fit even if another size is 0.
-    if (size > std::numeric_limits<std::int64_t>::max() ||
-        __builtin_mul_overflow(total, std::max<std::int64_t>(static_cast<std::int64_t>(size), 1),
-                               &total)) {
-      invalid("'{}': the shape has more elements than 64 bits count", entry.name);
-    }
-    bytes *= static_cast<std::int64_t>(size);
-  }
-
+  const Stored type = type_of(entry);
+  const std::uint64_t bytes = named(entry, [&] { return detail::bytes_of(type, entry.shape); });
   if (entry.offsets.size() != 2) invalid("'{}': data_offsets must be two numbers", entry.name);
   const auto [begin, end] = std::pair(entry.offsets[0], entry.offsets[1]);
   if (begin > end || end > data_size) {
     invalid("'{}': data_offsets {} to {} do not lie in the data, which have {} bytes", entry.name,
             begin, end, data_size);
   }
-  if (end - begin != static_cast<std::uint64_t>(bytes)) {
+  if (end - begin != bytes) {
     invalid("'{}': data_offsets hold {} bytes, dtype and shape need {}", entry.name, end - begin,
             bytes);
   }
@@ -318,13 +238,10 @@ TensorFile parse(std::string_view file) {
 
   TensorFile result{{}, std::move(reader.metadata)};
   for (const Entry& entry : reader.entries) {
-    const Shape shape(std::vector<std::int64_t>(entry.shape.begin(), entry.shape.end()));
-    try {
-      result.tensors.emplace_back(entry.name,
-                                  format_of(entry).read(data.data() + entry.offsets[0], shape));
-    } catch (const Invalid& error) {
-      invalid("'{}': {}", entry.name, error.what);
-    }
+    const char* values = data.data() + entry.offsets[0];
+    result.tensors.emplace_back(entry.name, named(entry, [&] {
+                                  return detail::read_stored(type_of(entry), values, entry.shape);
+                                }));
   }
   return result;
 }

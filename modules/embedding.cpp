@@ -9,21 +9,25 @@ namespace unroll {
 
 using detail::fail;
 
-Embedding::Embedding(std::int64_t count, std::int64_t dim, std::int64_t padding)
-    : num_embeddings(count), embedding_dim(dim), padding_idx(padding) {
+Embedding::Embedding(std::int64_t count, std::int64_t dim, const EmbeddingOptions& options)
+    : num_embeddings(count),
+      embedding_dim(dim),
+      padding_idx(options.padding_idx),
+      sparse(options.sparse) {
   if (count < 1 || dim < 1)
     fail<ValueError>(
         "Embedding: sizes are at least 1, but num_embeddings is {} and embedding_dim is {}", count,
         dim);
-  if (padding < -1 || padding >= count)
-    fail<ValueError>("Embedding: padding_idx is {}, but the rows are 0 to {}", padding, count - 1);
+  if (padding_idx < -1 || padding_idx >= count)
+    fail<ValueError>("Embedding: padding_idx is {}, but the rows are 0 to {}", padding_idx,
+                     count - 1);
   Tensor values = normal({count, dim});
-  if (padding >= 0) values[padding].zero_();
+  if (padding_idx >= 0) values[padding_idx].zero_();
   weight = param("weight", values);
 }
 
 Tensor Embedding::operator()(const Tensor& indices) const {
-  return embedding(weight, indices, padding_idx);
+  return embedding(weight, indices, padding_idx, sparse);
 }
 
 }  // namespace unroll

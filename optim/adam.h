@@ -1,5 +1,5 @@
 #pragma once
-/// Adam.
+/// Adam and its relatives.
 
 #include <array>
 #include <vector>
@@ -26,11 +26,49 @@ struct AdamOptions {
 class Adam : public Optimizer {
  public:
   explicit Adam(std::vector<Tensor> parameters, const AdamOptions& options = {});
+  void add_param_group(std::vector<Tensor> parameters, const AdamOptions& options);
+
+ protected:
+  enum class Kind { adam, adamw, sparse };
+  Adam(const char* name, Kind kind) : Optimizer(name), kind_(kind) {}
 
  private:
   void update(Tensor& parameter, const Tensor& grad, Slot& slot) override;
+  bool passes_over_zeros(std::size_t) const override { return kind_ == Kind::sparse; }
 
-  AdamOptions options_;
+  Kind kind_;
+  std::vector<AdamOptions> options_;  ///< of each group
+};
+
+struct AdamWOptions {
+  double lr = 1e-3;
+  std::array<double, 2> betas{0.9, 0.999};
+  double eps = 1e-8;
+  double weight_decay = 1e-2;
+};
+
+/// Adam whose weight decay is no part of the gradient (Loshchilov and Hutter 2019, algorithm 2, as
+/// PyTorch writes it): w = (1 - lr * weight_decay) * w, then a step of Adam without weight decay.
+class AdamW : public Adam {
+ public:
+  explicit AdamW(std::vector<Tensor> parameters, const AdamWOptions& options = {});
+  void add_param_group(std::vector<Tensor> parameters, const AdamWOptions& options);
+};
+
+struct SparseAdamOptions {
+  double lr = 1e-3;
+  std::array<double, 2> betas{0.9, 0.999};
+  double eps = 1e-8;
+};
+
+/// Lazy Adam: of a table whose gradient comes by rows (Embedding with sparse) it updates only the
+/// rows that have one, m and v included; the others stay as they are, where Adam would let their m
+/// and v decay and move them on. t counts the steps of the whole table. As in PyTorch, eps is added
+/// to sqrt(v) and not to sqrt(v / (1 - beta2^t)). A dense gradient is one of all rows.
+class SparseAdam : public Adam {
+ public:
+  explicit SparseAdam(std::vector<Tensor> parameters, const SparseAdamOptions& options = {});
+  void add_param_group(std::vector<Tensor> parameters, const SparseAdamOptions& options);
 };
 
 }  // namespace unroll

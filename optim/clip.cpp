@@ -6,6 +6,7 @@
 #include "framework/autograd.h"
 #include "framework/internal.h"
 #include "framework/ops.h"
+#include "framework/row_grad.h"
 
 namespace unroll {
 
@@ -29,9 +30,22 @@ double sum_of_squares(std::int64_t n, const T* x) {
   return sum;
 }
 
-}  // namespace
+/// The gradient, undefined if there is none; of one by rows (row_grad.h) their values.
+Tensor grad_values(const Tensor& parameter) {
+  const RowGrad rows = row_grad(parameter);
+  return rows.defined() ? rows.values : parameter.grad();
+}
 
-// Both replace the gradients and don't write into them: two parameters may share one.
+/// Replaces the gradient and does not write into it: two parameters may share one.
+void replace_values(Tensor parameter, const Tensor& values) {
+  const RowGrad rows = row_grad(parameter);
+  if (rows.defined())
+    set_row_grad(parameter, {rows.rows, values});
+  else
+    parameter.set_grad(values);
+}
+
+}  // namespace
 
 double clip_grad_norm(const std::vector<Tensor>& parameters, double max_norm) {
   if (!(max_norm >= 0.0))
@@ -39,7 +53,7 @@ double clip_grad_norm(const std::vector<Tensor>& parameters, double max_norm) {
   NoGrad no_grad;
   double sum = 0.0;
   for (const Tensor& parameter : parameters) {
-    const Tensor grad = parameter.grad();
+    const Tensor grad = grad_values(parameter);
     if (!grad.defined()) continue;
     const Tensor values = grad.contiguous();
     detail::dispatch_floating(values.dtype(), [&]<class T>(T) {
@@ -49,9 +63,9 @@ double clip_grad_norm(const std::vector<Tensor>& parameters, double max_norm) {
   const double norm = std::sqrt(sum);
   const double factor = max_norm / (norm + 1e-6);
   if (factor >= 1.0) return norm;
-  for (Tensor parameter : parameters) {
-    const Tensor grad = parameter.grad();
-    if (grad.defined()) parameter.set_grad(grad * factor);
+  for (const Tensor& parameter : parameters) {
+    const Tensor grad = grad_values(parameter);
+    if (grad.defined()) replace_values(parameter, grad * factor);
   }
   return norm;
 }
@@ -60,9 +74,9 @@ void clip_grad_value(const std::vector<Tensor>& parameters, double limit) {
   if (!(limit >= 0.0))
     fail<ValueError>("clip_grad_value: limit must not be negative, but is {}", limit);
   NoGrad no_grad;
-  for (Tensor parameter : parameters) {
-    const Tensor grad = parameter.grad();
-    if (grad.defined()) parameter.set_grad(clamp(grad, -limit, limit));
+  for (const Tensor& parameter : parameters) {
+    const Tensor grad = grad_values(parameter);
+    if (grad.defined()) replace_values(parameter, clamp(grad, -limit, limit));
   }
 }
 

@@ -2,29 +2,30 @@
 
 #include <utility>
 
-#include "framework/internal.h"
-#include "framework/kernels/parallel.h"
+#include "optim/internal.h"
 
 namespace unroll {
 
-using detail::fail;
+SGD::SGD(std::vector<Tensor> parameters, const SGDOptions& options) : Optimizer("SGD") {
+  add_param_group(std::move(parameters), options);
+}
 
-SGD::SGD(std::vector<Tensor> parameters, const SGDOptions& options)
-    : Optimizer("SGD", std::move(parameters), options.lr,
-                options.momentum != 0.0 ? std::vector<std::string>{"momentum_buffer"}
-                                        : std::vector<std::string>{}),
-      options_(options) {
-  if (!(options.momentum >= 0.0))
-    fail<ValueError>("SGD: momentum must not be negative, but is {}", options.momentum);
-  if (!(options.weight_decay >= 0.0))
-    fail<ValueError>("SGD: weight_decay must not be negative, but is {}", options.weight_decay);
+void SGD::add_param_group(std::vector<Tensor> parameters, const SGDOptions& options) {
+  detail::require_not_negative(name(), "momentum", options.momentum);
+  detail::require_not_negative(name(), "weight_decay", options.weight_decay);
   if (options.nesterov && options.momentum == 0.0)
     throw ValueError("SGD: nesterov needs a momentum");
+  std::vector<Buffer> buffers;
+  if (options.momentum != 0.0) buffers.emplace_back("momentum_buffer");
+  add_group(std::move(parameters), options.lr, std::move(buffers));
+  options_.push_back(options);
+}
+
+bool SGD::passes_over_zeros(std::size_t group) const {
+  return options_[group].momentum == 0.0 && options_[group].weight_decay == 0.0;
 }
 
 namespace {
-
-constexpr std::int64_t kGrain = 1 << 16;  // elements that are worth a thread
 
 /// n elements of w, with their momentum buffer m (null without momentum).
 template <class T>
@@ -46,16 +47,13 @@ void sgd_update(std::int64_t n, T* __restrict w, T* __restrict m, const T* __res
 }  // namespace
 
 void SGD::update(Tensor& parameter, const Tensor& grad, Slot& slot) {
-  detail::dispatch_floating(parameter.dtype(), [&]<class T>(T) {
-    T* w = detail::overwrite<T>(parameter);
-    T* m = slot.buffers.empty() ? nullptr : detail::overwrite<T>(slot.buffers[0]);
-    const T* g = detail::read<T>(grad);
-    kernels::parallel_for(0, parameter.numel(), kGrain, [&](std::int64_t first, std::int64_t last) {
-      sgd_update(last - first, w + first, m ? m + first : nullptr, g + first, static_cast<T>(lr()),
-                 static_cast<T>(options_.momentum), static_cast<T>(options_.weight_decay),
-                 options_.nesterov);
-    });
-  });
+  const SGDOptions& o = options_[slot.group];
+  const double rate = lr(slot.group);
+  detail::update_elements(
+      parameter, grad, slot.buffers, [&]<class T>(std::int64_t n, T* w, const T* g, T* const* b) {
+        sgd_update(n, w, b[0], g, static_cast<T>(rate), static_cast<T>(o.momentum),
+                   static_cast<T>(o.weight_decay), o.nesterov);
+      });
 }
 
 }  // namespace unroll

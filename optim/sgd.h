@@ -21,15 +21,18 @@ struct SGDOptions {
 ///   m = momentum * m + g
 ///   w = w - lr * m,  or with nesterov  w - lr * (g + momentum * m)
 ///
-/// Throws ValueError for negative numbers, and for nesterov without momentum.
+/// Throws ValueError for negative numbers, and for nesterov without momentum. Without momentum and
+/// weight decay it touches only the rows of a table that have a gradient.
 class SGD : public Optimizer {
  public:
   explicit SGD(std::vector<Tensor> parameters, const SGDOptions& options = {});
+  void add_param_group(std::vector<Tensor> parameters, const SGDOptions& options);
 
  private:
   void update(Tensor& parameter, const Tensor& grad, Slot& slot) override;
+  bool passes_over_zeros(std::size_t group) const override;
 
-  SGDOptions options_;
+  std::vector<SGDOptions> options_;  ///< of each group
 };
 
 }  // namespace unroll

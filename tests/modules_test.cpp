@@ -450,7 +450,7 @@ TEST_CASE("Linear: gradcheck of orders 1 and 2") {
 
 TEST_CASE("Embedding: rows of the table, and the padding row is 0 and stays so") {
   manual_seed(6);
-  Embedding embed(4, 3, 1);
+  Embedding embed(4, 3, {.padding_idx = 1});
   CHECK(max_difference(embed.weight.detach()[1], zeros({3})) == 0.0);
   const Tensor indices = from_vector<std::int64_t>({2, 1, 2, 3}, {2, 2});
   const Tensor y = embed(indices);
@@ -472,8 +472,8 @@ TEST_CASE("Embedding: starts standard normal, and errors") {
       Embedding(0, 3),
       "Embedding: sizes are at least 1, but num_embeddings is 0 and embedding_dim is 3",
       ValueError);
-  CHECK_THROWS_WITH_AS(Embedding(4, 3, 4), "Embedding: padding_idx is 4, but the rows are 0 to 3",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(Embedding(4, 3, {.padding_idx = 4}),
+                       "Embedding: padding_idx is 4, but the rows are 0 to 3", ValueError);
 }
 
 TEST_CASE("Embedding: gradcheck of orders 1 and 2") {

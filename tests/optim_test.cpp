@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "framework/autograd.h"
@@ -22,20 +23,54 @@ namespace {
 
 using Json = nlohmann::json;
 
-std::unique_ptr<Optimizer> make_optimizer(const Json& test, std::vector<Tensor> parameters) {
-  const Json& options = test["options"];
-  const double weight_decay = options.value("weight_decay", 0.0);
-  if (test["optimizer"] == "sgd")
-    return std::make_unique<SGD>(std::move(parameters),
-                                 SGDOptions{.lr = options["lr"],
-                                            .momentum = options.value("momentum", 0.0),
-                                            .nesterov = options.value("nesterov", false),
-                                            .weight_decay = weight_decay});
-  AdamOptions adam{.lr = options["lr"],
-                   .eps = options.value("eps", AdamOptions().eps),
-                   .weight_decay = weight_decay};
-  if (options.contains("betas")) adam.betas = {options["betas"][0], options["betas"][1]};
-  return std::make_unique<Adam>(std::move(parameters), adam);
+std::unique_ptr<Optimizer> make_optimizer(const Json& test, std::vector<Tensor> p) {
+  const std::string name = test["optimizer"];
+  const Json& given = test["options"];
+  /// Sets those of an optimizer's options that are given.
+  const auto set = [&](const char* key, auto& option) {
+    if (given.contains(key)) option = given[key].get<std::remove_reference_t<decltype(option)>>();
+  };
+  const auto make = [&]<class O>(auto options, O*, const auto& set_options) {
+    set("lr", options.lr);
+    set_options(options);
+    return std::unique_ptr<Optimizer>(std::make_unique<O>(std::move(p), options));
+  };
+  const auto set_adam = [&](auto& o) {
+    set("betas", o.betas);
+    set("eps", o.eps);
+    if constexpr (requires { o.weight_decay; }) set("weight_decay", o.weight_decay);
+  };
+  if (name == "adam") return make(AdamOptions(), static_cast<Adam*>(nullptr), set_adam);
+  if (name == "adamw") return make(AdamWOptions(), static_cast<AdamW*>(nullptr), set_adam);
+  if (name == "sparse_adam")
+    return make(SparseAdamOptions(), static_cast<SparseAdam*>(nullptr), set_adam);
+  if (name == "sgd")
+    return make(SGDOptions(), static_cast<SGD*>(nullptr), [&](SGDOptions& o) {
+      set("momentum", o.momentum);
+      set("nesterov", o.nesterov);
+      set("weight_decay", o.weight_decay);
+    });
+  if (name == "rmsprop")
+    return make(RMSpropOptions(), static_cast<RMSprop*>(nullptr), [&](RMSpropOptions& o) {
+      set("alpha", o.alpha);
+      set("eps", o.eps);
+      set("weight_decay", o.weight_decay);
+      set("momentum", o.momentum);
+      set("centered", o.centered);
+    });
+  if (name == "adagrad")
+    return make(AdagradOptions(), static_cast<Adagrad*>(nullptr), [&](AdagradOptions& o) {
+      set("lr_decay", o.lr_decay);
+      set("eps", o.eps);
+      set("weight_decay", o.weight_decay);
+      set("initial_accumulator_value", o.initial_accumulator_value);
+    });
+  REQUIRE(name == "adadelta");
+  return make(AdadeltaOptions(), static_cast<Adadelta*>(nullptr), [&](AdadeltaOptions& o) {
+    set("rho", o.rho);
+    set("eps", o.eps);
+    set("weight_decay", o.weight_decay);
+  });
 }
 
 /// A quadratic of two parameters, for tests that need some training.
@@ -87,7 +122,7 @@ TEST_CASE("optim: 20 steps end where PyTorch's do") {
       ++cases;
     }
   }
-  CHECK(cases == 18);
+  CHECK(cases == 2 * 21);
 }
 
 TEST_CASE("optim: a large parameter is updated as a small one, element by element") {
@@ -146,7 +181,14 @@ TEST_CASE("optim: zero_grad leaves no gradient") {
 }
 
 TEST_CASE("optim: training goes on from a saved state to the same bits") {
-  const auto check = [](const auto& make) {
+  for (const Json& test : read_reference("optim.json")) {
+    CAPTURE(test["optimizer"].dump());
+    CAPTURE(test["options"].dump());
+    const auto make = [&](std::vector<Tensor> parameters) {
+      auto optimizer = make_optimizer(test, std::move(parameters));
+      if (test["optimizer"] == "sgd") optimizer->set_lr(1e-3);  // more, and it leaves the bowl
+      return optimizer;
+    };
     const Bowl whole, parts;
     const auto once = make(whole.parameters());
     whole.train(*once, 20);
@@ -162,6 +204,7 @@ TEST_CASE("optim: training goes on from a saved state to the same bits") {
     parts.train(*second, 10);
     CHECK(max_difference(whole.a, parts.a) == 0.0);
     CHECK(max_difference(whole.b, parts.b) == 0.0);
+    if (state.size() <= 1 + 2) continue;  // the learning rate and the steps of both parameters
 
     // Without the state it would have gone elsewhere.
     const Bowl fresh;
@@ -169,18 +212,50 @@ TEST_CASE("optim: training goes on from a saved state to the same bits") {
       const auto forgetful = make(fresh.parameters());
       fresh.train(*forgetful, 10);
     }
-    CHECK(max_difference(whole.a, fresh.a) > 1e-4);
-  };
-  SUBCASE("Adam") {
-    check([](std::vector<Tensor> p) {
-      return std::make_unique<Adam>(std::move(p), AdamOptions{.lr = 0.05});
-    });
+    CHECK(max_difference(whole.a, fresh.a) > 1e-5);
   }
-  SUBCASE("SGD with momentum") {
-    check([](std::vector<Tensor> p) {
-      return std::make_unique<SGD>(std::move(p), SGDOptions{.lr = 1e-3, .momentum = 0.9});
-    });
+}
+
+TEST_CASE("optim: groups of parameters have options of their own") {
+  const Bowl together, apart;
+  SGD both({together.a}, {.lr = 1e-3});
+  both.add_param_group({together.b}, {.lr = 2e-3, .momentum = 0.5});
+  SGD one({apart.a}, {.lr = 1e-3}), other({apart.b}, {.lr = 2e-3, .momentum = 0.5});
+  for (int i = 0; i < 5; ++i) {
+    together.train(both, 1);
+    one.zero_grad();
+    apart.train(other, 1);
+    one.step();
   }
+  CHECK(max_difference(together.a, apart.a) == 0.0);
+  CHECK(max_difference(together.b, apart.b) == 0.0);
+  CHECK(both.groups() == 2);
+  CHECK(both.parameters().size() == 2);
+
+  NamedTensors state = both.state_dict();
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : state) names.push_back(name);
+  CHECK(names == std::vector<std::string>{"lr", "0.step", "1.step", "1.momentum_buffer"});
+  CHECK(find(state, "lr").to_vector<double>() == std::vector<double>{1e-3, 2e-3});
+
+  both.set_lr(0.5, 1);
+  CHECK(both.lr() == 1e-3);
+  CHECK(both.lr(1) == 0.5);
+  both.load_state_dict(state);
+  CHECK(both.lr(1) == 2e-3);
+  both.set_lr(0.25);
+  CHECK(both.lr(0) == 0.25);
+  CHECK(both.lr(1) == 0.25);
+
+  CHECK_THROWS_WITH_AS(both.lr(2), "SGD: group 2 is out of range [0, 2)", IndexError);
+  CHECK_THROWS_WITH_AS(both.set_lr(1.0, 2), "SGD: group 2 is out of range [0, 2)", IndexError);
+  CHECK_THROWS_WITH_AS(both.add_param_group({together.a}, {}),
+                       "SGD: parameter 2 is parameter 0 again", ValueError);
+  CHECK_THROWS_WITH_AS(both.load_state_dict({{"lr", tensor({0.5})}}),
+                       "load_state_dict: SGD: the state does not fit:\n"
+                       "  lr: expected (2), but is (1)",
+                       ValueError);
+  CHECK(both.groups() == 2);
 }
 
 TEST_CASE("optim: the saved state has PyTorch's names") {
@@ -254,6 +329,21 @@ TEST_CASE("optim: what cannot be optimized is refused") {
                        "Adam: betas must be in [0, 1), but are 0.9 and 1", ValueError);
   CHECK_THROWS_WITH_AS(Adam({w}, {.eps = -1}), "Adam: eps must not be negative, but is -1",
                        ValueError);
+  CHECK_THROWS_WITH_AS(AdamW({w}, {.weight_decay = -1}),
+                       "AdamW: weight_decay must not be negative, but is -1", ValueError);
+  CHECK_THROWS_WITH_AS(SparseAdam({w}, {.betas = {-0.5, 0.9}}),
+                       "SparseAdam: betas must be in [0, 1), but are -0.5 and 0.9", ValueError);
+  CHECK_THROWS_WITH_AS(RMSprop({w}, {.alpha = 1}), "RMSprop: alpha must be in [0, 1), but is 1",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(RMSprop({w}, {.momentum = -1}),
+                       "RMSprop: momentum must not be negative, but is -1", ValueError);
+  CHECK_THROWS_WITH_AS(Adagrad({w}, {.lr_decay = -1}),
+                       "Adagrad: lr_decay must not be negative, but is -1", ValueError);
+  CHECK_THROWS_WITH_AS(Adagrad({w}, {.initial_accumulator_value = -1}),
+                       "Adagrad: initial_accumulator_value must not be negative, but is -1",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(Adadelta({w}, {.rho = 1.5}), "Adadelta: rho must be in [0, 1), but is 1.5",
+                       ValueError);
   Adam adam({w});
   CHECK_THROWS_WITH_AS(adam.set_lr(std::nan("")), "Adam: lr must not be negative, but is nan",
                        ValueError);
@@ -261,11 +351,12 @@ TEST_CASE("optim: what cannot be optimized is refused") {
 
 TEST_CASE("optim: a user's optimizer says what happens to one parameter") {
   struct SignSGD : Optimizer {
-    SignSGD(std::vector<Tensor> parameters, double lr)
-        : Optimizer("SignSGD", std::move(parameters), lr, {"seen"}) {}
+    SignSGD(std::vector<Tensor> parameters, double rate) : Optimizer("SignSGD") {
+      add_group(std::move(parameters), rate, {"seen"});
+    }
     void update(Tensor& parameter, const Tensor& grad, Slot& slot) override {
       slot.buffers[0].add_(grad);
-      parameter.add_(sign(grad), -lr());
+      parameter.add_(sign(grad), -lr(slot.group));
     }
   };
   const Bowl bowl;
@@ -328,36 +419,118 @@ TEST_CASE("clip_grad_value: moves every element into the range") {
 
 // --- Schedules ----------------------------------------------------------------------------------
 
-TEST_CASE("lr_scheduler: StepLR multiplies by gamma every step_size epochs") {
-  SGD sgd(Bowl().parameters(), {.lr = 8.0});
-  StepLR schedule(sgd, 2, 0.5);
-  std::vector<double> rates;
-  for (int epoch = 0; epoch < 6; ++epoch) {
-    rates.push_back(sgd.lr());
-    schedule.step();
+namespace {
+
+LRRule make_rule(const std::string& name, const Json& o);
+
+std::vector<LRRule> make_rules(const Json& list) {
+  std::vector<LRRule> rules;
+  for (const Json& rule : list) rules.push_back(make_rule(rule[0], rule[1]));
+  return rules;
+}
+
+LRRule make_rule(const std::string& name, const Json& o) {
+  if (name == "StepLR") return StepLR{o["step_size"], o["gamma"]};
+  if (name == "MultiStepLR")
+    return MultiStepLR{o["milestones"].get<std::vector<std::int64_t>>(), o["gamma"]};
+  if (name == "ExponentialLR") return ExponentialLR{o["gamma"]};
+  if (name == "LinearLR")
+    return LinearLR{o.value("start_factor", LinearLR().start_factor),
+                    o.value("end_factor", LinearLR().end_factor), o["total_iters"]};
+  if (name == "CosineAnnealingLR") return CosineAnnealingLR{o["T_max"], o.value("eta_min", 0.0)};
+  if (name == "CosineAnnealingWarmRestarts")
+    return CosineAnnealingWarmRestarts{o["T_0"], o.value("T_mult", std::int64_t{1}),
+                                       o.value("eta_min", 0.0)};
+  if (name == "ChainedScheduler") return ChainedScheduler{make_rules(o["rules"])};
+  REQUIRE(name == "SequentialLR");
+  return SequentialLR{make_rules(o["rules"]), o["milestones"].get<std::vector<std::int64_t>>()};
+}
+
+ReduceLROnPlateauOptions plateau_options(const Json& o) {
+  ReduceLROnPlateauOptions options;
+  if (o.value("mode", "min") == "max") options.mode = ReduceLROnPlateauOptions::Mode::max;
+  if (o.value("threshold_mode", "rel") == "abs")
+    options.threshold_mode = ReduceLROnPlateauOptions::ThresholdMode::abs;
+  options.factor = o.value("factor", options.factor);
+  options.patience = o.value("patience", options.patience);
+  options.threshold = o.value("threshold", options.threshold);
+  options.cooldown = o.value("cooldown", options.cooldown);
+  options.min_lr = o.value("min_lr", options.min_lr);
+  options.eps = o.value("eps", options.eps);
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("lr_scheduler: the learning rates are PyTorch's, also after a new start in between") {
+  int cases = 0;
+  for (const Json& test : read_reference("schedules.json")) {
+    const std::string name = test["schedule"];
+    CAPTURE(name);
+    CAPTURE(test["options"].dump());
+    const auto expected = test["rates"].get<std::vector<double>>();
+    const auto check = [&](const Optimizer& sgd, std::size_t epoch) {
+      CAPTURE(epoch);
+      CHECK(std::abs(sgd.lr(0) - expected[epoch]) < 1e-14);
+      CHECK(std::abs(sgd.lr(1) - expected[epoch]) < 1e-14);
+    };
+    // A schedule for the first half, another for the rest, which gets the state of the first.
+    const auto run = [&](const auto& make, const auto& step) {
+      const Bowl bowl;
+      SGD sgd({bowl.a}, {.lr = test["lr"]});
+      sgd.add_param_group({bowl.b}, {.lr = test["lr"]});
+      auto schedule = make(sgd);
+      for (std::size_t epoch = 0; epoch < expected.size(); ++epoch) {
+        if (epoch == 14) {
+          const NamedTensors state = copy_of(schedule->state_dict());
+          schedule = make(sgd);
+          schedule->load_state_dict(state);
+        }
+        check(sgd, epoch);
+        step(*schedule, epoch);
+      }
+    };
+    if (name == "ReduceLROnPlateau")
+      run(
+          [&](Optimizer& sgd) {
+            return std::make_unique<ReduceLROnPlateau>(sgd, plateau_options(test["options"]));
+          },
+          [&](ReduceLROnPlateau& schedule, std::size_t epoch) {
+            schedule.step(test["metrics"][epoch].get<double>());
+          });
+    else
+      run(
+          [&](Optimizer& sgd) {
+            return std::make_unique<LRScheduler>(sgd, make_rule(name, test["options"]));
+          },
+          [&](LRScheduler& schedule, std::size_t) { schedule.step(); });
+    ++cases;
   }
-  CHECK(rates == std::vector<double>{8, 8, 4, 4, 2, 2});
-  CHECK(schedule.epoch() == 6);
-  CHECK_THROWS_WITH_AS(StepLR(sgd, 0), "StepLR: step_size must be at least 1, but is 0",
-                       ValueError);
+  CHECK(cases == 20);
 }
 
-TEST_CASE("lr_scheduler: any function is a schedule, from epoch 0 on") {
-  SGD sgd(Bowl().parameters(), {.lr = 4.0});
-  LRScheduler warm_up(
-      sgd, [](std::int64_t epoch) { return std::min(1.0, 0.25 * static_cast<double>(epoch + 1)); });
-  CHECK(sgd.lr() == 1.0);
+TEST_CASE("lr_scheduler: any function is a rule, from epoch 0 on, for the rate of each group") {
+  const Bowl bowl;
+  SGD sgd({bowl.a}, {.lr = 4.0});
+  sgd.add_param_group({bowl.b}, {.lr = 8.0});
+  LRScheduler warm_up(sgd, [](double lr, std::int64_t epoch) {
+    return lr * std::min(1.0, 0.25 * static_cast<double>(epoch + 1));
+  });
+  CHECK(sgd.lr(0) == 1.0);
+  CHECK(sgd.lr(1) == 2.0);
   for (int i = 0; i < 5; ++i) warm_up.step();
-  CHECK(sgd.lr() == 4.0);
+  CHECK(sgd.lr(0) == 4.0);
+  CHECK(sgd.lr(1) == 8.0);
+  CHECK(warm_up.epoch() == 5);
 }
 
-TEST_CASE("lr_scheduler: goes on from a saved state") {
+TEST_CASE("lr_scheduler: goes on from a saved state, whatever the optimizer had before") {
   SGD first(Bowl().parameters(), {.lr = 8.0});
-  StepLR schedule(first, 2, 0.5);
+  LRScheduler schedule(first, StepLR{.step_size = 2, .gamma = 0.5});
   for (int i = 0; i < 3; ++i) schedule.step();
 
   SGD second(Bowl().parameters(), {.lr = 1.0});
-  StepLR resumed(second, 2, 0.5);
+  LRScheduler resumed(second, StepLR{.step_size = 2, .gamma = 0.5});
   resumed.load_state_dict(schedule.state_dict());
   CHECK(resumed.epoch() == 3);
   CHECK(second.lr() == 4.0);
@@ -370,4 +543,84 @@ TEST_CASE("lr_scheduler: goes on from a saved state") {
       resumed.load_state_dict({{"epoch", tensor(-1.0)}, {"base_lr", tensor({1.0})}}),
       "load_state_dict: LRScheduler: epoch must not be negative, but is -1", ValueError);
   CHECK(resumed.epoch() == 4);
+  CHECK(second.lr() == 2.0);
+}
+
+TEST_CASE("lr_scheduler: options out of their range are refused") {
+  const Bowl bowl;
+  SGD sgd({bowl.a}, {.lr = 1.0});
+  const auto check = [&](const LRRule& rule, const char* text) {
+    CHECK_THROWS_WITH_AS(LRScheduler(sgd, rule), text, ValueError);
+  };
+  check(StepLR{0}, "StepLR: step_size must be at least 1, but is 0");
+  check(StepLR{1, -1}, "StepLR: gamma must not be negative, but is -1");
+  check(MultiStepLR{{1}, -1}, "MultiStepLR: gamma must not be negative, but is -1");
+  check(ExponentialLR{-0.5}, "ExponentialLR: gamma must not be negative, but is -0.5");
+  check(LinearLR{.start_factor = 0},
+        "LinearLR: start_factor must be above 0 and at most 1, but is 0");
+  check(LinearLR{.end_factor = 2}, "LinearLR: end_factor must be in [0, 1], but is 2");
+  check(LinearLR{.total_iters = 0}, "LinearLR: total_iters must be at least 1, but is 0");
+  check(CosineAnnealingLR{0}, "CosineAnnealingLR: T_max must be at least 1, but is 0");
+  check(CosineAnnealingWarmRestarts{0},
+        "CosineAnnealingWarmRestarts: T_0 must be at least 1, but is 0");
+  check(CosineAnnealingWarmRestarts{1, 0},
+        "CosineAnnealingWarmRestarts: T_mult must be at least 1, but is 0");
+  check(SequentialLR{{StepLR{1}}, {5}}, "SequentialLR: 1 rules need 0 milestones, but there are 1");
+  check(SequentialLR{{StepLR{1}, StepLR{1}, StepLR{1}}, {5, 5}},
+        "SequentialLR: milestones must rise from 1 on, but number 1 is 5");
+  check([](double, std::int64_t) { return -1.0; }, "SGD: lr must not be negative, but is -1");
+  CHECK(sgd.lr() == 1.0);
+  CHECK_THROWS_WITH_AS(ReduceLROnPlateau(sgd, {.factor = 1.0}),
+                       "ReduceLROnPlateau: factor must be in [0, 1), but is 1", ValueError);
+  CHECK_THROWS_WITH_AS(ReduceLROnPlateau(sgd, {.patience = -1}),
+                       "ReduceLROnPlateau: patience must not be negative, but is -1", ValueError);
+  LRScheduler schedule(sgd, StepLR{1});
+  sgd.add_param_group({bowl.b}, {});
+  CHECK_THROWS_WITH_AS(schedule.step(),
+                       "LRScheduler: the optimizer has 2 groups now and had 1 at first",
+                       ValueError);
+}
+
+// --- Averages -----------------------------------------------------------------------------------
+
+TEST_CASE("ema: the average follows its formula, and can be exchanged with the weights") {
+  const Bowl bowl;
+  SGD sgd(bowl.parameters(), {.lr = 1e-2});
+  EMA average(bowl.parameters(), 0.75);
+  std::vector<double> expected = bowl.b.detach().to(DType::f64).to_vector<double>();
+  for (int step = 0; step < 4; ++step) {
+    bowl.train(sgd, 1);
+    average.update();
+    const std::vector<double> b = bowl.b.detach().to(DType::f64).to_vector<double>();
+    for (std::size_t i = 0; i < 2; ++i) expected[i] = 0.75 * expected[i] + 0.25 * b[i];
+  }
+  CHECK(max_difference(average.averages()[1], from_vector(expected)) < 1e-6);
+
+  const Tensor own = bowl.b.detach().clone(), mean = average.averages()[1].clone();
+  average.swap();
+  CHECK(max_difference(bowl.b, mean) == 0.0);
+  CHECK(bowl.b.is_leaf());
+  CHECK_THROWS_WITH_AS(average.update(),
+                       "EMA: update: the parameters hold the averages; call swap() first",
+                       GraphError);
+  CHECK_THROWS_WITH_AS(average.state_dict(),
+                       "EMA: state_dict: the parameters hold the averages; call swap() first",
+                       GraphError);
+  average.swap();
+  CHECK(max_difference(bowl.b, own) == 0.0);
+  CHECK(max_difference(average.averages()[1], mean) == 0.0);
+
+  EMA other(Bowl().parameters(), 0.75);
+  other.load_state_dict(average.state_dict());
+  CHECK(max_difference(other.averages()[1], mean) == 0.0);
+  CHECK_THROWS_WITH_AS(other.load_state_dict({{"0", zeros({2, 2})}}),
+                       "load_state_dict: EMA: the state does not fit:\n  1: missing", ValueError);
+}
+
+TEST_CASE("ema: what cannot be averaged is refused") {
+  CHECK_THROWS_WITH_AS(EMA({}), "EMA: there are no parameters", ValueError);
+  CHECK_THROWS_WITH_AS(EMA({Tensor()}), "EMA: parameter 0 is undefined", ValueError);
+  CHECK_THROWS_WITH_AS(EMA({zeros({1}, DType::i64)}), "EMA: parameter 0 is of i64", ValueError);
+  CHECK_THROWS_WITH_AS(EMA({zeros({1})}, 1.5), "EMA: decay must be in [0, 1], but is 1.5",
+                       ValueError);
 }

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <utility>
+#include <vector>
 
 #include "framework/internal.h"
 #include "framework/ops.h"
@@ -152,10 +155,26 @@ Tensor own(const Tensor& index) {
   return copy;
 }
 
-/// index_select without checks; slices at index `skip` get no gradient.
+/// Those rows of a gradient whose index is not `skip`.
+RowGrad rows_without(std::int64_t skip, const Tensor& index, const Tensor& g) {
+  std::vector<std::int64_t> kept;
+  const std::int64_t* row = detail::read<std::int64_t>(index);
+  for (std::int64_t k = 0; k < index.numel(); ++k)
+    if (row[k] != skip) kept.push_back(k);
+  if (std::ssize(kept) == index.numel()) return {index, g};
+  const Tensor positions = from_vector(kept);
+  return {take_slices(index, 0, positions), take_slices(g, 0, positions)};
+}
+
+/// index_select without checks; slices at index `skip` get no gradient. With `sparse` (along
+/// dimension 0) the gradient goes by rows where it can.
 Tensor slices(const char* op, const Tensor& x, std::int64_t d, const Tensor& index,
-              std::int64_t skip) {
+              std::int64_t skip, bool sparse = false) {
   return record(op, {x}, take_slices(x, d, index), Keep::none, [=](Back& back) {
+    if (sparse) {
+      const RowGrad g = rows_without(skip, index, back.grad);
+      if (back.add_rows(0, g.rows, g.values)) return;
+    }
     back.add_part(
         0, [&](const Tensor& whole, const Tensor& g) { put_slices(whole, d, index, g, skip); },
         [=](const Tensor& whole) {
@@ -178,7 +197,8 @@ Tensor index_select(const Tensor& x, std::int64_t dim, const Tensor& index) {
   return slices("index_select", x, d, own(index), -1);
 }
 
-Tensor embedding(const Tensor& weight, const Tensor& indices, std::int64_t padding_idx) {
+Tensor embedding(const Tensor& weight, const Tensor& indices, std::int64_t padding_idx,
+                 bool sparse) {
   if (weight.dim() != 2)
     fail<ShapeError>("embedding: the table has two dimensions, got shape {}", weight.shape());
   check_indices("embedding", indices, weight.size(0));
@@ -188,9 +208,80 @@ Tensor embedding(const Tensor& weight, const Tensor& indices, std::int64_t paddi
   Shape shape = indices.shape();
   shape.push_back(weight.size(1));
   const Tensor rows =
-      slices("embedding", weight, 0, reshape(own(indices), {indices.numel()}), padding_idx);
+      slices("embedding", weight, 0, reshape(own(indices), {indices.numel()}), padding_idx, sparse);
   return reshape(rows, shape);
 }
+
+// --- Gradients by rows --------------------------------------------------------------------------
+
+namespace detail {
+
+void add_rows(const Tensor& whole, const RowGrad& grad) {
+  put_slices(whole, 0, grad.rows, grad.values, -1);
+}
+
+namespace {
+
+bool rising(const Tensor& rows) {
+  const std::int64_t* row = read<std::int64_t>(rows);
+  return std::adjacent_find(row, row + rows.numel(), std::greater_equal<>()) == row + rows.numel();
+}
+
+}  // namespace
+
+RowGrad coalesce(const std::vector<RowGrad>& grads) {
+  if (grads.size() == 1 && rising(grads[0].rows)) return {grads[0].rows, dense(grads[0].values)};
+
+  // Every row with the number of its values among all, so that rows are summed in that order.
+  std::vector<std::pair<std::int64_t, std::size_t>> order;
+  std::vector<Tensor> values;
+  std::vector<const char*> sources;
+  Shape shape = grads[0].values.shape();
+  const DType dtype = grads[0].values.dtype();
+  shape[0] = 1;
+  const std::int64_t width = shape.numel(), bytes = width * size_of(dtype);
+  for (const RowGrad& grad : grads) {
+    values.push_back(dense(grad.values));
+    const std::int64_t* row = read<std::int64_t>(grad.rows);
+    const char* source = static_cast<const char*>(read(values.back()));
+    for (std::int64_t k = 0; k < grad.rows.numel(); ++k) {
+      order.emplace_back(row[k], sources.size());
+      sources.push_back(source + k * bytes);
+    }
+  }
+  std::sort(order.begin(), order.end());
+  std::vector<std::int64_t> rows;
+  for (const auto& [row, k] : order)
+    if (rows.empty() || rows.back() != row) rows.push_back(row);
+  shape[0] = std::ssize(rows);
+  RowGrad result{from_vector(rows), zeros(shape, dtype)};
+  dispatch_floating(dtype, [&]<class T>(T) {
+    const auto add =
+        kernels::float_kernels<T>().elementwise[static_cast<std::size_t>(kernels::Op::add)];
+    T* sums = overwrite<T>(result.values);
+    std::size_t place = 0;
+    for (const auto& [row, k] : order) {
+      if (rows[place] != row) ++place;
+      T* sum = sums + static_cast<std::int64_t>(place) * width;
+      add(width, sum, sum, reinterpret_cast<const T*>(sources[k]), nullptr, nullptr);
+    }
+  });
+  return result;
+}
+
+void check_rows(const char* name, const Tensor& leaf, const RowGrad& grad) {
+  require_index(name, grad.rows);
+  require_same_dtype(name, leaf, grad.values);
+  Shape expected = leaf.shape();
+  if (grad.rows.dim() == 1 && !expected.empty()) expected[0] = grad.rows.numel();
+  if (grad.rows.dim() != 1 || leaf.dim() == 0 || grad.values.shape() != expected)
+    fail<ShapeError>("{}: rows {} and values {} do not fit the tensor {}", name, grad.rows.shape(),
+                     grad.values.shape(), leaf.shape());
+  check_indices(name, grad.rows, leaf.size(0));
+  if (!rising(dense(grad.rows))) fail<IndexError>("{}: the rows do not rise", name);
+}
+
+}  // namespace detail
 
 namespace {
 

@@ -1,4 +1,4 @@
-/// Softmax and the loss that goes with it.
+/// Softmax.
 
 #include <cmath>
 #include <limits>
@@ -73,41 +73,6 @@ Tensor log_softmax(const Tensor& x, std::int64_t dim) {
   return record("log_softmax", {x}, std::move(value), Keep::output, [d](Back& back) {
     back.add(0, back.grad - exp(back.out()) * sum(back.grad, d, true));
   });
-}
-
-Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
-                     const CrossEntropyOptions& options) {
-  detail::require_floating("cross_entropy", logits);
-  detail::require_index("cross_entropy", targets);
-  Shape expected = logits.shape();
-  if (logits.dim() == 0) fail<ShapeError>("cross_entropy: logits () have no dimension of classes");
-  expected.resize(logits.dim() - 1);
-  if (targets.shape() != expected)
-    fail<ShapeError>("cross_entropy: logits {} need targets {}, got {}", logits.shape(), expected,
-                     targets.shape());
-  const std::int64_t classes = logits.size(-1);
-  const Tensor wanted = detail::dense(targets);
-  const std::int64_t* target = detail::read<std::int64_t>(wanted);
-  std::int64_t ignored = 0;
-  for (std::int64_t i = 0; i < wanted.numel(); ++i) {
-    if (target[i] == options.ignore_index)
-      ++ignored;
-    else if (target[i] < 0 || target[i] >= classes)
-      fail<IndexError>("cross_entropy: target {} at position {} is out of range [0, {})", target[i],
-                       detail::position(i, targets.shape()), classes);
-  }
-  const std::int64_t counted = wanted.numel() - ignored;
-
-  const Tensor mask =
-      ignored > 0 ? (wanted != static_cast<double>(options.ignore_index)) : Tensor();
-  const Tensor index = unsqueeze(mask.defined() ? wanted * mask : wanted, -1);
-  Tensor loss = -squeeze(gather(log_softmax(logits), -1, index), -1);
-  if (mask.defined()) loss = where(mask, loss, zeros({}, logits.dtype()));
-  switch (options.reduction) {
-    case Reduction::none: return loss;
-    case Reduction::sum: return sum(loss);
-    default: return sum(loss) / static_cast<double>(counted);
-  }
 }
 
 }  // namespace unroll

@@ -27,7 +27,7 @@ def write(name, cases):
 
 
 def draw(*shape):
-    return torch.round(torch.randn(*shape, dtype=torch.double) * 0.5, decimals=4)
+    return torch.round(torch.randn(shape, dtype=torch.double) * 0.5, decimals=4)
 
 
 def given(tensor):
@@ -168,6 +168,71 @@ def layer_norm_case(seed, shape, normalized_shape, eps, affine):
     }
 
 
+def loss_cases():
+    """Values, and gradients of sum(value * seed). Classes are the last dimension, as in unroll."""
+    F = nn.functional
+    cases = []
+
+    def add(name, function, x, y, options, tensors={}):
+        for reduction in ("none", "mean", "sum"):
+            x = x.detach().requires_grad_()
+            value = function(x, y, reduction=reduction, **options, **tensors)
+            seed = draw(*value.shape)
+            (value * seed).sum().backward()
+            cases.append(
+                {
+                    "loss": name,
+                    "reduction": reduction,
+                    "options": options,
+                    "tensors": {key: given(tensor) for key, tensor in tensors.items()},
+                    "input": given(x),
+                    "target": given(y),
+                    "seed": given(seed),
+                    "value": computed(value, 17),
+                    "input_grad": computed(x.grad, 17),
+                }
+            )
+            x.grad = None
+
+    def classes_last(function):
+        return lambda x, *rest, **options: function(x.movedim(-1, 1), *rest, **options)
+
+    steps, batch, classes = 3, 2, 4
+    for some_ignored in (False, True):
+        for weighted in (False, True):
+            y = torch.randint(classes, (steps, batch))
+            if some_ignored:
+                y[1, 0] = y[2, 1] = -100
+            tensors = {"weight": draw(classes).abs() + 0.1} if weighted else {}
+            x = draw(steps, batch, classes) * 4
+            add("nll_loss", classes_last(F.nll_loss), x, y, {}, tensors)
+            for label_smoothing in (0.0, 0.1, 1.0):
+                options = {"label_smoothing": label_smoothing}
+                add("cross_entropy", classes_last(F.cross_entropy), x, y, options, tensors)
+    x, y = draw(steps, batch) * 4, draw(steps, batch) * 4
+    add("mse_loss", F.mse_loss, x, y, {})
+    add("l1_loss", F.l1_loss, x, y, {})
+    for delta in (0.5, 1.0, 2.0):
+        add("huber_loss", F.huber_loss, x, y, {"delta": delta})
+    bce = F.binary_cross_entropy_with_logits
+    y = torch.round(torch.rand(steps, batch, dtype=torch.double), decimals=4)
+    weight, pos_weight = draw(batch).abs() + 0.1, draw(steps, 1).abs() + 0.1
+    for tensors in ({}, {"weight": weight}, {"pos_weight": pos_weight}):
+        add("binary_cross_entropy_with_logits", bce, x, y, {}, tensors)
+    return cases
+
+
+OPTIMIZERS = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sparse_adam": torch.optim.SparseAdam,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+}
+
+
 def optim_case(name, options):
     """20 steps on mean((x w' + b - y)^2) + mean(s^2) / 2; s has a gradient in even steps only."""
     x, y = draw(8, 3), draw(8, 2)
@@ -176,7 +241,7 @@ def optim_case(name, options):
     case["start"] = {key: given(value) for key, value in start.items()}
     for dtype, digits in ((torch.float, 9), (torch.double, 17)):
         w, b, s = (value.clone().to(dtype).requires_grad_() for value in start.values())
-        optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[name]([w, b, s], **options)
+        optimizer = OPTIMIZERS[name]([w, b, s], **options)
         for step in range(20):
             optimizer.zero_grad(set_to_none=True)
             loss = ((x.to(dtype) @ w.T + b - y.to(dtype)) ** 2).mean()
@@ -189,6 +254,83 @@ def optim_case(name, options):
             key: computed(value, digits) for key, value in end.items()
         }
     return case
+
+
+def embedding_case(name, options):
+    """20 steps on mean((table[indices[step]] - y)^2) with gradients by rows; rows 5 and 6 are never
+    looked up, others twice in one step."""
+    table, y = draw(7, 3), draw(4, 3)
+    indices = torch.randint(5, (20, 4))
+    case = {"optimizer": name, "options": options, "table": given(table), "y": given(y)}
+    case["indices"] = {"shape": [20, 4], "data": indices.flatten().tolist()}
+    for dtype, digits in ((torch.float, 9), (torch.double, 17)):
+        module = nn.Embedding(7, 3, _weight=table.clone().to(dtype), sparse=True)
+        optimizer = OPTIMIZERS[name](module.parameters(), **options)
+        for step in range(20):
+            optimizer.zero_grad(set_to_none=True)
+            ((module(indices[step]) - y.to(dtype)) ** 2).mean().backward()
+            optimizer.step()
+        case[f"end_f{32 if dtype == torch.float else 64}"] = computed(module.weight, digits)
+    return case
+
+
+def schedule_case(name, options, lr=0.5, metrics=None):
+    """The learning rates of 30 epochs; a list of schedules is a chain."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
+    make = torch.optim.lr_scheduler
+    if name in ("ChainedScheduler", "SequentialLR"):
+        parts = [getattr(make, part)(optimizer, **of_part) for part, of_part in options["rules"]]
+        if name == "ChainedScheduler":
+            schedule = make.ChainedScheduler(parts)
+        else:
+            schedule = make.SequentialLR(optimizer, parts, options["milestones"])
+    else:
+        schedule = getattr(make, name)(optimizer, **options)
+    rates = []
+    for epoch in range(30):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step(*([metrics[epoch]] if metrics else []))
+    case = {"schedule": name, "options": options, "lr": lr, "rates": rates}
+    return case | {"metrics": metrics} if metrics else case
+
+
+def plateau_cases():
+    metrics = [round(2.0 / (1 + epoch) + 0.3 * (epoch % 3) + (epoch > 12), 4) for epoch in range(30)]
+    rising = [round(-x, 4) for x in metrics]
+    quick = {"patience": 2, "factor": 0.5}
+    for options, values in (
+        (quick, metrics),
+        (quick | {"mode": "max"}, rising),
+        (quick | {"threshold": 0.2, "threshold_mode": "abs"}, metrics),
+        (quick | {"threshold": 0.2}, metrics),
+        (quick | {"cooldown": 3}, metrics),
+        (quick | {"patience": 0, "min_lr": 0.1}, metrics),
+        ({"patience": 1, "factor": 0.9, "eps": 0.049}, metrics),
+    ):
+        yield schedule_case("ReduceLROnPlateau", options, metrics=values)
+
+
+def schedule_cases():
+    linear, decay = ("LinearLR", {"total_iters": 4}), ("ExponentialLR", {"gamma": 0.9})
+    cosine = ("CosineAnnealingLR", {"T_max": 12})
+    step = ("StepLR", {"step_size": 3, "gamma": 0.5})
+    return [
+        schedule_case(*step),
+        schedule_case("MultiStepLR", {"milestones": [3, 8, 8, 20], "gamma": 0.5}),
+        schedule_case(*decay),
+        schedule_case(*linear),
+        schedule_case("LinearLR", {"start_factor": 1.0, "end_factor": 0.1, "total_iters": 20}),
+        schedule_case("CosineAnnealingLR", {"T_max": 29, "eta_min": 0.05}),
+        schedule_case("CosineAnnealingLR", {"T_max": 7}),
+        schedule_case("CosineAnnealingWarmRestarts", {"T_0": 6}),
+        schedule_case("CosineAnnealingWarmRestarts", {"T_0": 3, "T_mult": 2, "eta_min": 0.01}),
+        schedule_case("ChainedScheduler", {"rules": [linear, decay]}),
+        schedule_case("ChainedScheduler", {"rules": [linear, decay, step]}),
+        schedule_case("SequentialLR", {"rules": [linear, decay], "milestones": [6]}),
+        schedule_case("SequentialLR", {"rules": [linear, step, decay], "milestones": [4, 15]}),
+        *plateau_cases(),
+    ]
 
 
 def main():
@@ -204,6 +346,9 @@ def main():
             layer_norm_case(5, (3, 1), (1,), 1e-5, True),
         ],
     )
+    torch.manual_seed(1)
+    write("losses.json", loss_cases())
+    torch.manual_seed(2)
     write(
         "optim.json",
         [
@@ -218,8 +363,32 @@ def main():
             optim_case("adam", {"lr": 0.1, "betas": [0.7, 0.9]}),
             optim_case("adam", {"lr": 0.05, "betas": [0.9, 0.99], "eps": 0.1}),
             optim_case("adam", {"lr": 0.05, "weight_decay": 0.3}),
+            optim_case("adamw", {"lr": 0.05}),
+            optim_case("adamw", {"lr": 0.05, "betas": [0.7, 0.9], "weight_decay": 0.3}),
+            optim_case("rmsprop", {"lr": 0.01}),
+            optim_case("rmsprop", {"lr": 0.02, "alpha": 0.9, "weight_decay": 0.1}),
+            optim_case("rmsprop", {"lr": 0.01, "alpha": 0.9, "centered": True}),
+            optim_case("rmsprop", {"lr": 0.01, "momentum": 0.9}),
+            optim_case("rmsprop", {"lr": 0.01, "momentum": 0.9, "centered": True}),
+            optim_case("adagrad", {"lr": 0.1}),
+            optim_case("adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1}),
+            optim_case("adagrad", {"lr": 0.1, "initial_accumulator_value": 0.5, "eps": 0.01}),
+            optim_case("adadelta", {}),
+            optim_case("adadelta", {"lr": 0.5, "rho": 0.8, "eps": 1e-4, "weight_decay": 0.1}),
         ],
     )
+    torch.manual_seed(3)
+    write(
+        "embedding.json",
+        [
+            embedding_case("sgd", {"lr": 0.5}),
+            embedding_case("adagrad", {"lr": 0.1, "lr_decay": 0.1}),
+            embedding_case("adagrad", {"lr": 0.1, "initial_accumulator_value": 0.5}),
+            embedding_case("sparse_adam", {"lr": 0.05}),
+            embedding_case("sparse_adam", {"lr": 0.05, "betas": [0.7, 0.9]}),
+        ],
+    )
+    write("schedules.json", schedule_cases())
 
 
 if __name__ == "__main__":

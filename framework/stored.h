@@ -1,0 +1,36 @@
+#pragma once
+/// Numbers as files hold them: element types that tensors don't have, at any address. Not for
+/// users.
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "framework/tensor.h"
+
+namespace unroll::detail {
+
+/// What is wrong with a file; who reads it adds the path.
+struct Invalid {
+  std::string what;
+};
+
+template <class... Args>
+[[noreturn]] void invalid(fmt::format_string<Args...> text, Args&&... args) {
+  throw Invalid{fmt::format(text, std::forward<Args>(args)...)};
+}
+
+enum class Stored { f16, bf16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64, boolean };
+
+/// Bytes of an array. Throws Invalid for one that no memory holds (0 counts as 1 there, so that no
+/// product of a part of the sizes overflows).
+std::uint64_t bytes_of(Stored type, const std::vector<std::uint64_t>& shape);
+/// Copies little-endian elements into a tensor: f32 and f64 as they are, f16 and bf16 as f32, all
+/// others as i64. Throws Invalid for u64 values that i64 does not hold, and for booleans that are
+/// neither 0 nor 1. The shape has passed bytes_of.
+Tensor read_stored(Stored type, const char* data, const std::vector<std::uint64_t>& shape);
+
+}  // namespace unroll::detail

@@ -1,0 +1,37 @@
+#pragma once
+/// Adadelta.
+
+#include <vector>
+
+#include "optim/optimizer.h"
+
+namespace unroll {
+
+struct AdadeltaOptions {
+  double lr = 1.0;
+  double rho = 0.9;
+  double eps = 1e-6;
+  double weight_decay = 0.0;
+};
+
+/// Adadelta (Zeiler 2012, algorithm 1, with a learning rate):
+///
+///   g = grad + weight_decay * w
+///   v = rho * v + (1 - rho) * g^2
+///   u = sqrt(d + eps) / sqrt(v + eps) * g
+///   d = rho * d + (1 - rho) * u^2
+///   w = w - lr * u
+///
+/// Throws ValueError for negative numbers, and for a rho that is not below 1.
+class Adadelta : public Optimizer {
+ public:
+  explicit Adadelta(std::vector<Tensor> parameters, const AdadeltaOptions& options = {});
+  void add_param_group(std::vector<Tensor> parameters, const AdadeltaOptions& options);
+
+ private:
+  void update(Tensor& parameter, const Tensor& grad, Slot& slot) override;
+
+  std::vector<AdadeltaOptions> options_;  ///< of each group
+};
+
+}  // namespace unroll
