@@ -136,7 +136,8 @@ const std::vector<Reference>& references() {
 }
 
 const double* immediates(Op op) {
-  return op == Op::affine || op == Op::clamp ? kImmediates : nullptr;
+  const bool has = op == Op::affine || op == Op::clamp || op == Op::scaled_mul;
+  return has ? kImmediates : nullptr;
 }
 
 template <class T>
