@@ -593,21 +593,26 @@ void Back::add(int i, Tensor g) {
   Sweep::add(entry->grad, std::move(g));
 }
 
+bool Back::puts_off(int i) const {
+  const Sweep::Entry* entry = sweep_.find(node_.inputs[i].get());
+  if (!entry || !entry->wanted || create_graph()) return false;
+  const Node& weight = *entry->node;
+  if (!weight.is_transpose) return weight.leaf;
+  return weight.inputs[0]->leaf && !weight.hooks && !weight.keeps_grad && !entry->target;
+}
+
 void Back::add_product(int i, const Tensor& a, const Tensor& g) {
-  if (!needs(i)) return;
-  const Node* weight = node_.inputs[i].get();
-  const bool transposed =
-      weight->is_transpose && !weight->hooks && !weight->keeps_grad && !sweep_.find(weight)->target;
-  if (transposed) weight = weight->inputs[0].get();
-  if (create_graph() || !weight->leaf) {
-    add(i, matmul(transpose(a), g));
+  if (!puts_off(i)) {
+    if (needs(i)) add(i, matmul(transpose(a), g));
     return;
   }
-  Sweep::Entry& entry = *sweep_.find(weight);
+  const Node* weight = node_.inputs[i].get();
+  const bool transposed = weight->is_transpose;
+  Sweep::Entry& entry = *sweep_.find(transposed ? weight->inputs[0].get() : weight);
   Sweep::Extra& extra = entry.extra.make();
   extra.products.push_back(transposed ? Product{g, a} : Product{a, g});
   extra.rows += a.shape()[0];
-  if (extra.rows >= rows_together(weight->shape)) Sweep::settle(entry);
+  if (extra.rows >= rows_together(entry.node->shape)) Sweep::settle(entry);
 }
 
 void Back::pass_to_operation(int k) {

@@ -169,6 +169,8 @@ class Back {
   /// transpose of one, it is put off: a weight that is multiplied in T time steps gets the sum of T
   /// such products, which is one product of the a's and g's on top of each other.
   void add_product(int i, const Tensor& a, const Tensor& g);
+  /// Whether add_product would put a product off for input i.
+  bool puts_off(int i) const;
   /// Adds values[k] to row rows[k] of the gradient of input i without touching any other row
   /// (row_grad.h). Only a leaf can keep its gradient so, and only in a plain backward(); otherwise
   /// this returns false and has done nothing.

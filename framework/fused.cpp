@@ -674,7 +674,7 @@ struct FusedRule {
         continue;
       }
       gradients[k] = place(p, back, k);
-      if (!gradients[k].defined()) gradients[k] = empty(gradient.shape, p.dtype);
+      if (!gradients[k].defined()) gradients[k] = detail::make(gradient.shape, p.dtype);
       arrays[static_cast<std::size_t>(p.gradient_array(k))] = {overwrite(gradients[k]),
                                                                width_of(gradient.shape)};
     }
@@ -833,7 +833,7 @@ void FusedFunction::operator()(const Tensor* arguments, Tensor* results) {
   Tensor copies[kFusedArguments];
   for (std::size_t k = 0; k < n; ++k) arrays[k] = array_of(arguments[k], p.rows, copies[k]);
   for (std::size_t k = 0; k < p.results.size(); ++k) {
-    results[k] = empty(p.results[k].shape, p.dtype);
+    results[k] = detail::make(p.results[k].shape, p.dtype);
     arrays[p.result_array(k)] = {overwrite(results[k]), width_of(p.results[k].shape)};
   }
   Ref<Storage> kept;

@@ -81,6 +81,8 @@ std::string position(std::int64_t flat, const Shape& shape);
 // --- Making results without recording them ------------------------------------------------------
 
 Shape contiguous_strides(const Shape& shape);
+/// Not initialised; of a shape that is known to be one.
+Tensor make(const Shape& shape, DType dtype);
 /// Not initialised, with the shape and dtype of a contiguous x.
 Tensor empty_like(const Tensor& x);
 /// A window on the memory of x.
@@ -107,11 +109,12 @@ void accumulate(const Tensor& out, const Tensor& x);
 /// Whether nobody else can see this tensor's memory.
 bool is_exclusive(const Tensor& x);
 
-/// The matrix b [k, n] in the layout of kernels::gemm_packed, or null if it is to be read as it is.
-/// A matrix that is multiplied a second time without having been written in between, as a weight is
-/// in every time step, is packed once and the copy kept until the next write.
+/// The matrix b [k, n], or the transpose of b [n, k], in the layout of kernels::gemm_packed, or
+/// null if it is to be read as it is. A matrix that is multiplied a second time without having been
+/// written in between, as a weight is in every time step, is packed once and the copy kept until
+/// the next write.
 template <class T>
-const T* packed(const Tensor& b);
+const T* packed(const Tensor& b, bool transposed);
 
 /// Values of a contiguous x, or of a contiguous copy; off the tape.
 Tensor dense(const Tensor& x);

@@ -15,9 +15,9 @@ struct Packed {
   std::atomic<void*> panels;
   std::int64_t bytes;
 
-  bool is(const TensorImpl& b) const {
-    return offset == b.offset && rows == b.shape[0] && columns == b.shape[1] &&
-           row_stride == b.strides[0] && column_stride == b.strides[1];
+  bool is(const TensorImpl& b, bool transposed) const {
+    return offset == b.offset && rows == b.shape[transposed] && columns == b.shape[!transposed] &&
+           row_stride == b.strides[transposed] && column_stride == b.strides[!transposed];
   }
 };
 
@@ -35,17 +35,17 @@ int length(const Packed* list) {
 
 std::atomic_ref<Packed*> list_of(Storage& storage) { return std::atomic_ref(storage.packed); }
 
-Packed* find(Packed* list, const TensorImpl& b) {
-  while (list && !list->is(b)) list = list->next;
+Packed* find(Packed* list, const TensorImpl& b, bool transposed) {
+  while (list && !list->is(b, transposed)) list = list->next;
   return list;
 }
 
 }  // namespace
 
 template <class T>
-const T* packed(const Tensor& b) {
+const T* packed(const Tensor& b, bool transposed) {
   TensorImpl& impl = b.impl();
-  Packed* entry = find(list_of(*impl.storage).load(std::memory_order_acquire), impl);
+  Packed* entry = find(list_of(*impl.storage).load(std::memory_order_acquire), impl, transposed);
   if (entry)
     if (void* panels = entry->panels.load(std::memory_order_acquire))
       return static_cast<T*>(panels);
@@ -54,12 +54,17 @@ const T* packed(const Tensor& b) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   Packed* list = list_of(*impl.storage).load(std::memory_order_relaxed);
-  entry = find(list, impl);
+  entry = find(list, impl, transposed);
   if (!entry) {
     if (length(list) >= kMost) return nullptr;
-    entry = new (pool_allocate(sizeof(Packed)))
-        Packed{impl.offset,     impl.shape[0], impl.shape[1], impl.strides[0],
-               impl.strides[1], list,          nullptr,       0};
+    entry = new (pool_allocate(sizeof(Packed))) Packed{impl.offset,
+                                                       impl.shape[transposed],
+                                                       impl.shape[!transposed],
+                                                       impl.strides[transposed],
+                                                       impl.strides[!transposed],
+                                                       list,
+                                                       nullptr,
+                                                       0};
     list_of(*impl.storage).store(entry, std::memory_order_release);
     return nullptr;
   }
@@ -75,8 +80,8 @@ const T* packed(const Tensor& b) {
   }
   return static_cast<T*>(panels);
 }
-template const float* packed<float>(const Tensor&);
-template const double* packed<double>(const Tensor&);
+template const float* packed<float>(const Tensor&, bool);
+template const double* packed<double>(const Tensor&, bool);
 
 void drop_packed(Storage& storage) noexcept {
   for (Packed* entry = storage.packed; entry;) {

@@ -366,15 +366,19 @@ Tensor detail::empty_like(const Tensor& x) {
   return Tensor(std::move(impl));
 }
 
-Tensor empty(const Shape& shape, DType dtype) {
-  detail::require_shape("empty", shape);
-  if (detail::trace && is_floating(dtype)) return detail::trace->empty(shape, dtype);
-  auto impl = detail::Ref<detail::TensorImpl>::adopt(detail::new_impl());
+Tensor detail::make(const Shape& shape, DType dtype) {
+  if (trace && is_floating(dtype)) return trace->empty(shape, dtype);
+  auto impl = Ref<TensorImpl>::adopt(new_impl());
   impl->dtype = dtype;
   impl->shape = shape;
-  impl->strides = detail::contiguous_strides(shape);
-  impl->storage = detail::Storage::make(shape.numel() * size_of(dtype));
+  impl->strides = contiguous_strides(shape);
+  impl->storage = Storage::make(shape.numel() * size_of(dtype));
   return Tensor(std::move(impl));
+}
+
+Tensor empty(const Shape& shape, DType dtype) {
+  detail::require_shape("empty", shape);
+  return detail::make(shape, dtype);
 }
 
 Tensor full(const Shape& shape, double value, DType dtype) {

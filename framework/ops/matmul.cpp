@@ -1,6 +1,7 @@
 /// The matrix product.
 
 #include <algorithm>
+#include <utility>
 
 #include "framework/internal.h"
 #include "framework/ops.h"
@@ -15,9 +16,32 @@ kernels::MatrixRef<T> matrix(const Tensor& x) {
   return {detail::read<T>(x), x.strides()[r - 2], x.strides()[r - 1]};
 }
 
-/// [..., m, k] x [..., k, n] with equal leading dimensions, by kernel. `bias` [n], where there is
-/// one, is added to each row.
-Tensor multiply(const Tensor& a, const Tensor& b, const Tensor& bias = Tensor()) {
+/// [m, k] x [k, n], or [n, k] read transposed, by kernel. `bias` [n], where there is one, is added
+/// to each row.
+Tensor multiply_matrices(const Tensor& a, const Tensor& b, bool transposed,
+                         const Tensor& bias = Tensor()) {
+  const std::int64_t m = a.shape()[0], k = a.shape()[1], n = b.shape()[!transposed];
+  Tensor out = detail::make({m, n}, a.dtype());
+  if (m == 0 || n == 0) return out;
+  detail::dispatch_floating(a.dtype(), [&]<class T>(T) {
+    T* c = detail::overwrite<T>(out);
+    const Tensor added = bias.defined() ? detail::dense(bias) : Tensor();
+    const T* row = bias.defined() ? detail::read<T>(added) : nullptr;
+    kernels::MatrixRef<T> rb = matrix<T>(b);
+    if (transposed) std::swap(rb.row_stride, rb.col_stride);
+    // One row meets each element of b once: packed rows are read no faster, but packed columns are.
+    const bool pays = k > 0 && (m > 1 || rb.col_stride != 1);
+    const T* panels = pays ? detail::packed<T>(b, transposed) : nullptr;
+    if (panels)
+      kernels::gemm_packed<T>(m, n, k, matrix<T>(a), panels, c, n, false, row);
+    else
+      kernels::gemm<T>(m, n, k, matrix<T>(a), rb, c, n, false, row);
+  });
+  return out;
+}
+
+/// [..., m, k] x [..., k, n] with equal leading dimensions, by kernel.
+Tensor multiply(const Tensor& a, const Tensor& b) {
   const std::int64_t r = a.dim();
   const std::int64_t m = a.shape()[r - 2], k = a.shape()[r - 1], n = b.shape()[r - 1];
   Shape shape = a.shape();
@@ -27,8 +51,6 @@ Tensor multiply(const Tensor& a, const Tensor& b, const Tensor& bias = Tensor())
   const std::int64_t batches = out.numel() / (m * n);
   detail::dispatch_floating(a.dtype(), [&]<class T>(T) {
     T* c = detail::overwrite<T>(out);
-    const Tensor added = bias.defined() ? detail::dense(bias) : Tensor();
-    const T* row = bias.defined() ? detail::read<T>(added) : nullptr;
     auto ra = matrix<T>(a);
     auto rb = matrix<T>(b);
     const T *a0 = ra.data, *b0 = rb.data;
@@ -41,14 +63,7 @@ Tensor multiply(const Tensor& a, const Tensor& b, const Tensor& bias = Tensor())
       }
       ra.data = a0 + offset_a;
       rb.data = b0 + offset_b;
-      // One row meets each element of b once: packed rows are read no faster, but packed columns
-      // are.
-      const bool pays = r == 2 && k > 0 && (m > 1 || b.strides()[1] != 1);
-      const T* panels = pays ? detail::packed<T>(b) : nullptr;
-      if (panels)
-        kernels::gemm_packed<T>(m, n, k, ra, panels, c, n, false, row);
-      else
-        kernels::gemm<T>(m, n, k, ra, rb, c + batch * m * n, n, false, row);
+      kernels::gemm<T>(m, n, k, ra, rb, c + batch * m * n, n, false);
     }
   });
   return out;
@@ -88,7 +103,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   }
   Tensor value;
   if (a.dim() == 2 && b.dim() == 2) {
-    value = multiply(a, b);
+    value = multiply_matrices(a, b, false);
   } else {
     const Shape batch =
         detail::broadcast_shapes("matmul: leading dimensions", leading(a), leading(b));
@@ -97,7 +112,10 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   return record("matmul", {a, b}, std::move(value), Keep::inputs, [](Back& back) {
     const Tensor x = back.in(0), y = back.in(1), g = back.grad;
     if (g.dim() == 2) {
-      back.add_product(0, transpose(g), transpose(y));
+      if (back.puts_off(0))
+        back.add_product(0, transpose(g), transpose(y));
+      else if (back.needs(0))
+        back.add(0, linear(g, y));
       back.add_product(1, x, g);
     } else {
       if (back.needs(0)) back.add(0, matmul(g, transpose(y)));
@@ -134,7 +152,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
     if (biased) back.add(2, back.grad);
   };
   const Keep keep = Keep::input(0) | Keep::input(1);
-  Tensor y = multiply(x, transpose(weight.detach()), bias);
+  Tensor y = multiply_matrices(x, weight, true, bias);
   return biased ? record("linear", {x, weight, bias}, std::move(y), keep, rule)
                 : record("linear", {x, weight}, std::move(y), keep, rule);
 }
