@@ -276,7 +276,7 @@ struct Back::Sweep {
     bool wanted = true;   // its gradient is asked for, or leads to one that is
     bool passes = false;  // it has such inputs
     bool target = false;
-    bool placed = false;  // grad was begun in its place in the gradient of the whole
+    bool shared = false;  // several rules add to grad; not known of a leaf
 
     bool has_results() const { return extra && !extra->results.empty(); }
   };
@@ -303,7 +303,10 @@ struct Back::Sweep {
         entries.push_back(std::move(entry));
         return;
       }
-      if (node->sweep == id) return;
+      if (node->sweep == id) {
+        entries[static_cast<std::size_t>(node->slot)].shared = true;
+        return;
+      }
       path.push_back({node, 0, node->sweep, node->slot});
       node->sweep = id;
     };
@@ -420,13 +423,7 @@ struct Back::Sweep {
   /// sequence come one after the other: such a part is copied to its place, so that nothing is
   /// filled with zeros first and read again.
   template <class Take>
-  static void add_window(Entry& entry, const Take& take, const Tensor& g, bool placed) {
-    if (placed) {  // what is there was the beginning of g
-      const Tensor part = take(entry.grad);
-      if (g.impl().storage != part.impl().storage || g.impl().offset != part.impl().offset)
-        detail::copy_into(part, g);
-      return;
-    }
+  static void add_window(Entry& entry, const Take& take, const Tensor& g) {
     if (g.numel() > 0 && !detail::trace && (!entry.grad.defined() || entry.first >= 0)) {
       const Tensor part =
           take(entry.grad.defined() ? entry.grad
@@ -653,23 +650,20 @@ Tensor Back::part_target(int i) {
 void Back::add_window(int i, Tensor (*take)(const void*, const Tensor&), const void* context) {
   auto* entry = sweep_.find(node_.inputs[i].get());
   if (!entry || !entry->wanted) return;
-  const auto* self = sweep_.find(&node_);
   Sweep::add_window(
-      *entry, [&](const Tensor& whole) { return take(context, whole); }, grad,
-      self && self->placed);
+      *entry, [&](const Tensor& whole) { return take(context, whole); }, grad);
 }
 
 Tensor Back::place(int i) {
   const Node* part = node_.inputs[i].get();
   auto* entry = sweep_.find(part);
   if (create_graph() || detail::trace || !entry || !entry->wanted || entry->target ||
-      entry->grad.defined() || part->window < 0 || part->hooks || part->keeps_grad)
+      entry->shared || entry->grad.defined() || part->window < 0 || part->hooks || part->keeps_grad)
     return Tensor();
   auto* whole = sweep_.find(part->inputs[0].get());
   if (!whole || !whole->wanted || part->shape.numel() == 0 ||
       !Sweep::reserve(*whole, part->window, part->window + part->shape.numel()))
     return Tensor();
-  entry->placed = true;
   return detail::attach(whole->grad.impl().storage, part->dtype, part->shape, part->window);
 }
 

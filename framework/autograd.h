@@ -161,9 +161,9 @@ class Back {
           [](const void* t, const Tensor& whole) { return (*static_cast<const Take*>(t))(whole); },
           &take);
   }
-  /// Memory for the gradient of input i, to write all of it and add() it, if that can go straight
-  /// to where it will belong: where input i is a piece of a larger tensor, such as a time step.
-  /// Undefined otherwise.
+  /// Memory to write the gradient of input i to, all of it, instead of add()ing it, where it can go
+  /// straight to where it belongs: input i is a piece of a larger tensor, such as a time step, and
+  /// nobody else adds to its gradient or looks at it. Undefined otherwise.
   Tensor place(int i);
   /// Adds a' g to the gradient of input i; a: [n, rows], g: [n, columns]. For a leaf, or the
   /// transpose of one, it is put off: a weight that is multiplied in T time steps gets the sum of T

@@ -318,7 +318,7 @@ struct FusedProgram {
   std::vector<Shape> shapes;    ///< of the arguments
   std::uint32_t differentiate;  ///< arguments that require a gradient, as bits
 
-  bool possible = false;  ///< if not, the function runs as it stands
+  bool possible = false;  ///< to run it; if not, the function runs as it stands
   std::int64_t rows = 0;
   std::vector<TracedValue> values;
   Stage forward;
@@ -371,11 +371,38 @@ std::int64_t rows_of(const Shape& shape) {
   return shape.numel() / std::max<std::int64_t>(width_of(shape), 1);
 }
 
+/// For each value of the forward stage the tensor that it is, or is a part of, on the way to the
+/// results, so that a gradient of the value can be sent back through it. Null where there is none:
+/// the value is not differentiable, or (`recompute`) only rules and what nobody uses know it.
+struct Origins {
+  std::vector<const Trace::Origin*> of;
+  std::vector<bool> recompute;
+
+  Origins(const Trace& traced, std::size_t values, const std::vector<Tensor>& results)
+      : of(values), recompute(values) {
+    std::vector<const Node*> behind;
+    const auto reach = [&](const Node* node) {
+      if (node && std::find(behind.begin(), behind.end(), node) == behind.end())
+        behind.push_back(node);
+    };
+    for (const Tensor& y : results) reach(y.impl().node.get());
+    for (std::size_t i = 0; i < behind.size(); ++i)
+      for (std::uint32_t k = 0; k < behind[i]->input_count; ++k) reach(behind[i]->inputs[k].get());
+    for (const Trace::Origin& o : traced.origins) {
+      const Node* node = o.tensor.impl().node.get();
+      const auto v = static_cast<std::size_t>(o.value);
+      if (!node || of[v]) continue;
+      recompute[v] = std::find(behind.begin(), behind.end(), node) == behind.end();
+      if (!recompute[v]) of[v] = &o;
+    }
+  }
+};
+
 /// Finds what the derivative needs of the forward stage.
 class NeededValues {
  public:
-  NeededValues(FusedProgram& program, std::size_t forward_values)
-      : program_(program), forward_values_(forward_values), seen_(program.values.size()) {}
+  NeededValues(FusedProgram& program, const Origins& origins)
+      : program_(program), origins_(origins), seen_(program.values.size()) {}
 
   void visit(const Window& w) {
     const auto v = static_cast<std::size_t>(w.value);
@@ -388,27 +415,27 @@ class NeededValues {
       return;
     }
     // What costs one multiplication is not worth the memory.
-    if (v < forward_values_ && value.op != Op::affine && value.op != Op::neg) {
-      keep(w.value, value);
-      return;
-    }
+    const bool cheap = value.op == Op::affine || value.op == Op::neg;
+    if (v < origins_.of.size() && !cheap && keep(w.value, value)) return;
     for (int k = 0; k < value.operands; ++k) visit(value.in[k]);
   }
 
  private:
-  void keep(int v, const TracedValue& value) {
+  bool keep(int v, const TracedValue& value) {
     for (auto& result : program_.results)
       if (result.value == v) {
         result.needed = true;
-        return;
+        return true;
       }
+    if (origins_.recompute[static_cast<std::size_t>(v)]) return false;
     if (value.one_row) throw TraceStop();
     program_.kept.push_back({v, program_.kept_elements});
     program_.kept_elements += program_.rows * value.width();
+    return true;
   }
 
   FusedProgram& program_;
-  std::size_t forward_values_;
+  const Origins& origins_;
   std::vector<bool> seen_;
 };
 
@@ -416,6 +443,71 @@ class NeededValues {
 void check_rows(const FusedProgram& program, const std::vector<Window>& content) {
   for (const Window& w : content)
     if (program.values[static_cast<std::size_t>(w.value)].one_row) throw TraceStop();
+}
+
+/// Makes the stages of a program of its values. `contents`: what the results are made of.
+void assemble(FusedProgram& program, const std::vector<std::vector<Window>>& contents,
+              bool runs_forward) {
+  const std::size_t n = program.shapes.size(), m = contents.size();
+  if (static_cast<std::size_t>(program.gradient_array(n)) > kMostArrays ||
+      program.seeds.size() > kMostSeeds)
+    throw TraceStop();
+  Assembler forward(program.values), backward(program.values);
+  for (std::size_t k = 0; k < n; ++k) {
+    forward.give(static_cast<int>(k), static_cast<int>(k));
+    if ((program.kept_arguments >> k & 1u) != 0)
+      backward.give(static_cast<int>(k), static_cast<int>(k));
+  }
+  for (std::size_t k = 0; k < m; ++k) {
+    forward.want(contents[k], program.result_array(k));
+    if (program.results[k].needed) backward.give(program.results[k].value, program.result_array(k));
+  }
+  for (std::size_t k = 0; k < program.kept.size(); ++k) {
+    const int v = program.kept[k].value;
+    forward.want({{v, 0, program.values[static_cast<std::size_t>(v)].width()}},
+                 program.kept_array(k));
+    backward.give(v, program.kept_array(k));
+  }
+  if (runs_forward) program.forward = forward.assemble();
+  if (program.differentiate == 0) return;
+  for (std::size_t k = 0; k < program.seeds.size(); ++k)
+    backward.give(program.seeds[k], program.seed_array(k));
+  bool any = false;
+  for (std::size_t k = 0; k < n; ++k) {
+    const auto& gradient = program.gradients[k];
+    if (gradient.content.empty() || gradient.same_as >= 0) continue;
+    backward.want(gradient.content, program.gradient_array(k));
+    any = true;
+  }
+  if (any) program.backward = backward.assemble();
+}
+
+/// Whether x broadcasts to the rows of `lead` without making them more.
+bool repeats_in(const Shape& x, const Shape& lead) {
+  if (x.size() > lead.size()) return false;
+  for (std::int64_t d = 2; d <= x.size(); ++d)
+    if (x[x.size() - d] != 1 && x[x.size() - d] != lead[lead.size() - d]) return false;
+  return true;
+}
+
+/// Throws if the function does anything else with arguments of the shapes that it gets than it did
+/// with those that the trace put in their places.
+void check_shapes(const FusedProgram& program, const Trace& traced, std::size_t values,
+                  FusedFunction::Call call, const std::vector<Tensor>& results) {
+  const GradMode off(false);
+  Trace again(program.dtype, program.rows);
+  std::vector<Tensor> arguments, ys(results.size());
+  for (const Shape& shape : program.shapes) arguments.push_back(again.argument(shape));
+  call(arguments.data(), ys.data());
+  bool same = again.values.size() == values;
+  for (std::size_t i = 0; same && i < values; ++i) {
+    const TracedValue &a = again.values[i], &b = traced.values[i];
+    same = a.kind == b.kind && a.op == b.op && a.operands == b.operands &&
+           std::equal(a.in, a.in + a.operands, b.in) && std::equal(a.s, a.s + 2, b.s);
+  }
+  for (std::size_t k = 0; same && k < ys.size(); ++k)
+    same = ys[k].shape() == results[k].shape() && again.read(ys[k]) == traced.read(results[k]);
+  if (!same) throw TraceStop();
 }
 
 /// Calls the function with tensors that stand for arguments of these shapes, and writes down what
@@ -435,23 +527,27 @@ void make(FusedProgram& program, FusedFunction::Call call, int result_count,
   GradMode recording(program.differentiate != 0);
   Trace traced(program.dtype, program.rows);
   std::vector<Tensor> arguments, results(m);
+  bool widened = false;
   for (std::size_t k = 0; k < n; ++k) {
     Shape shape = program.shapes[k];
     const bool wanted = (program.differentiate >> k & 1u) != 0;
     if (rows_of(shape) != program.rows && rows_of(shape) != 1) throw TraceStop();
     // One that repeats in others has the gradient of one that does not; the tape sums it.
-    if (wanted && shape.size() <= lead.size() &&
+    if (wanted && repeats_in(shape, lead) &&
         !std::equal(shape.begin(), shape.end() - !shape.empty(), lead.begin(),
                     lead.end() - !lead.empty())) {
       const std::int64_t width = width_of(shape);
       shape = lead;
       shape[shape.size() - 1] = width;
+      widened = true;
     }
     arguments.push_back(traced.argument(shape));
     if (wanted) arguments.back().requires_grad_();
   }
   call(arguments.data(), results.data());
+  traced.forward = false;
   const std::size_t forward_values = traced.values.size();
+  if (widened) check_shapes(program, traced, forward_values, call, results);
 
   std::vector<std::vector<Window>> contents;
   for (const Tensor& y : results) {
@@ -465,6 +561,7 @@ void make(FusedProgram& program, FusedFunction::Call call, int result_count,
         {y.shape(), y.requires_grad(), whole ? contents.back()[0].value : -1});
   }
 
+  const Origins origins(traced, forward_values, results);
   if (program.differentiate != 0) {
     std::vector<Tensor> ys, xs, seeds;
     const auto seed = [&](const Tensor& y) {
@@ -476,14 +573,15 @@ void make(FusedProgram& program, FusedFunction::Call call, int result_count,
     };
     for (const Tensor& y : results) seed(y);
     for (std::size_t k = 0; base && k < base->kept.size(); ++k) {
-      const auto origin =
-          std::find_if(traced.origins.begin(), traced.origins.end(),
-                       [&](const Trace::Origin& o) { return o.value == base->kept[k].value; });
-      const std::int64_t width =
-          traced.values[static_cast<std::size_t>(base->kept[k].value)].width();
-      seed(width == width_of(origin->tensor.shape())
-               ? origin->tensor
-               : narrow(origin->tensor, -1, origin->column, width));
+      const auto v = static_cast<std::size_t>(base->kept[k].value);
+      const Trace::Origin* origin = origins.of[v];
+      const TracedValue value = traced.values[v];
+      if (!origin)
+        seed(zeros(value.shape, program.dtype));
+      else if (value.width() == width_of(origin->tensor.shape()))
+        seed(origin->tensor);
+      else
+        seed(narrow(origin->tensor, -1, origin->column, value.width()));
     }
     for (std::size_t k = 0; k < n; ++k)
       if (arguments[k].requires_grad()) xs.push_back(arguments[k]);
@@ -505,7 +603,7 @@ void make(FusedProgram& program, FusedFunction::Call call, int result_count,
   }
   program.values = std::move(traced.values);
 
-  NeededValues needed(program, forward_values);
+  NeededValues needed(program, origins);
   for (const auto& gradient : program.gradients) {
     check_rows(program, gradient.content);
     for (const Window& w : gradient.content) needed.visit(w);
@@ -516,37 +614,12 @@ void make(FusedProgram& program, FusedFunction::Call call, int result_count,
                       return k.value == kept.value;
                     })->offset;
   }
-  if (static_cast<std::size_t>(program.gradient_array(n)) > kMostArrays ||
-      m + program.kept.size() > kMostSeeds)
-    throw TraceStop();
-  Assembler forward(program.values), backward(program.values);
-  for (std::size_t k = 0; k < n; ++k) {
-    forward.give(static_cast<int>(k), static_cast<int>(k));
-    if ((program.kept_arguments >> k & 1u) != 0)
-      backward.give(static_cast<int>(k), static_cast<int>(k));
+  try {
+    assemble(program, contents, base == nullptr);
+    program.possible = true;
+  } catch (const TraceStop&) {
+    if (!base) throw;  // otherwise its instructions run one by one
   }
-  for (std::size_t k = 0; k < m; ++k) {
-    forward.want(contents[k], program.result_array(k));
-    if (program.results[k].needed) backward.give(program.results[k].value, program.result_array(k));
-  }
-  for (std::size_t k = 0; k < program.kept.size(); ++k) {
-    const int v = program.kept[k].value;
-    forward.want({{v, 0, program.values[static_cast<std::size_t>(v)].width()}},
-                 program.kept_array(k));
-    backward.give(v, program.kept_array(k));
-  }
-  program.forward = forward.assemble();
-  if (program.differentiate == 0) return;
-  for (std::size_t k = 0; k < program.seeds.size(); ++k)
-    backward.give(program.seeds[k], program.seed_array(k));
-  bool any = false;
-  for (std::size_t k = 0; k < n; ++k) {
-    const auto& gradient = program.gradients[k];
-    if (gradient.content.empty() || gradient.same_as >= 0) continue;
-    backward.want(gradient.content, program.gradient_array(k));
-    any = true;
-  }
-  if (any) program.backward = backward.assemble();
 }
 
 // --- Running a program ---------------------------------------------------------------------------
@@ -557,16 +630,14 @@ std::int64_t row_stride(const Tensor& x, std::int64_t rows) {
   const Shape &shape = x.shape(), &strides = x.strides();
   const std::int64_t width = width_of(shape);
   if (width > 1 && strides.back() != 1) return -1;
-  std::int64_t stride = width, next = -1;  // next: the stride that the dimension before must have
+  std::int64_t stride = -1, next = 0;  // next: the stride that the dimension before must have
   for (std::int64_t d = shape.size() - 2; d >= 0; --d) {
     if (shape[d] == 1) continue;
-    if (next < 0)
-      stride = strides[d];
-    else if (strides[d] != next)
-      return -1;
+    if (strides[d] < 0 || (stride >= 0 && strides[d] != next)) return -1;
+    if (stride < 0) stride = strides[d];
     next = strides[d] * shape[d];
   }
-  return next < 0 && rows > 1 ? 0 : stride;
+  return stride >= 0 ? stride : rows > 1 ? 0 : width;
 }
 
 /// x as an array, copied into `copy` if its rows lie otherwise. Only stages that read it get it.
@@ -591,8 +662,8 @@ void run(const Stage& stage, DType dtype, const Array* arrays, std::int64_t rows
   dispatch_floating(dtype, [&]<class T>(T) { stage.run<T>(arrays, rows); });
 }
 
-/// Differentiates a chain: by the program, or, under create_graph, by the same instructions as
-/// operations on the tape.
+/// Differentiates a chain: by the program, or, under create_graph or where they are too many for
+/// one, by the same instructions as operations.
 struct FusedRule {
   Ref<FusedProgram> program;
   FusedFunction::Call call;
@@ -613,7 +684,7 @@ struct FusedRule {
             "backward: the output of fused, a tensor of shape {}, was written in place; the "
             "gradient needs its old values",
             p.results[k].shape);
-    if (back.create_graph())
+    if (back.create_graph() || !p.possible)
       record(p, back);
     else
       compute(p, back);
@@ -638,13 +709,16 @@ struct FusedRule {
     return zeros(p.values[static_cast<std::size_t>(p.seeds[k])].shape, p.dtype);
   }
 
-  /// Where the gradient of argument k, or of one with the same gradient, belongs.
-  static Tensor place(const FusedProgram& p, Back& back, std::size_t k) {
+  /// Where the gradient of argument k, or of one with the same gradient, belongs. That one's bit is
+  /// set in `placed`.
+  static Tensor place(const FusedProgram& p, Back& back, std::size_t k, std::uint32_t& placed) {
     for (std::size_t i = k; i < p.gradients.size(); ++i) {
       if (i != k && p.gradients[i].same_as != static_cast<int>(k)) continue;
       if (p.gradients[k].shape != p.shapes[i]) continue;
       Tensor there = back.place(static_cast<int>(i));
-      if (there.defined()) return there;
+      if (!there.defined()) continue;
+      placed |= 1u << i;
+      return there;
     }
     return Tensor();
   }
@@ -652,6 +726,7 @@ struct FusedRule {
   void compute(const FusedProgram& p, Back& back) const {
     Array arrays[kMostArrays];
     Tensor seeds[kMostSeeds], copies[kFusedArguments], gradients[kFusedArguments];
+    std::uint32_t placed = 0;
     for (std::size_t k = 0; k < p.shapes.size(); ++k)
       if ((p.kept_arguments >> k & 1u) != 0)
         arrays[k] = array_of(back.in(static_cast<int>(k)), p.rows, copies[k]);
@@ -673,14 +748,15 @@ struct FusedRule {
         gradients[k] = gradients[gradient.same_as];
         continue;
       }
-      gradients[k] = place(p, back, k);
+      gradients[k] = place(p, back, k, placed);
       if (!gradients[k].defined()) gradients[k] = detail::make(gradient.shape, p.dtype);
       arrays[static_cast<std::size_t>(p.gradient_array(k))] = {overwrite(gradients[k]),
                                                                width_of(gradient.shape)};
     }
     run(p.backward, p.dtype, arrays, p.rows);
     for (std::size_t k = 0; k < p.gradients.size(); ++k)
-      if (gradients[k].defined()) back.add(static_cast<int>(k), std::move(gradients[k]));
+      if (gradients[k].defined() && (placed >> k & 1u) == 0)
+        back.add(static_cast<int>(k), std::move(gradients[k]));
   }
 
   void record(const FusedProgram& p, Back& back) const {
@@ -708,8 +784,9 @@ struct FusedRule {
     const auto window = [&](const Window& w, auto& value) -> Tensor {
       const TracedValue& v = p.values[static_cast<std::size_t>(w.value)];
       const Tensor x = value(w.value, value);
-      return v.kind == Kind::constant || w.width == v.width() ? x
-                                                              : narrow(x, -1, w.offset, w.width);
+      // Where it was made of constants, it is one number or column that repeats.
+      const bool repeats = x.dim() == 0 || x.size(-1) != v.width();
+      return repeats || w.width == v.width() ? x : narrow(x, -1, w.offset, w.width);
     };
     const auto value = [&](int i, auto& self) -> Tensor {
       Tensor& x = made[static_cast<std::size_t>(i)];
@@ -786,8 +863,13 @@ void FusedFunction::operator()(const Tensor* arguments, Tensor* results) {
   const auto n = static_cast<std::size_t>(arguments_);
   const bool recording = grad_enabled();
   std::uint32_t differentiate = 0;
-  for (std::size_t k = 0; recording && k < n; ++k)
-    differentiate |= static_cast<std::uint32_t>(arguments[k].requires_grad()) << k;
+  for (std::size_t k = 0; k < n; ++k) {
+    if (!arguments[k].defined()) {
+      call_(arguments, results);
+      return;
+    }
+    if (recording) differentiate |= static_cast<std::uint32_t>(arguments[k].requires_grad()) << k;
+  }
   const auto is_for = [&](const FusedProgram& p) {
     if (p.differentiate != differentiate) return false;
     for (std::size_t k = 0; k < n; ++k)
@@ -812,7 +894,6 @@ void FusedFunction::operator()(const Tensor* arguments, Tensor* results) {
     if (fits) {
       try {
         make(*made, call_, results_);
-        made->possible = true;
       } catch (const TraceStop&) {
       } catch (const Error&) {  // it comes again, about the arguments themselves
         call_(arguments, results);

@@ -3,7 +3,7 @@
 /// tape.
 
 #include <cstddef>
-#include <memory>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -17,6 +17,26 @@ namespace detail {
 
 inline constexpr int kFusedArguments = 8;
 inline constexpr int kFusedResults = 4;
+
+/// How many tensors a value has (for_each_tensor.h), or -1 if its type does not say.
+template <class Value>
+constexpr int tensor_count() {
+  if constexpr (std::is_same_v<Value, Tensor>) {
+    return 1;
+  } else if constexpr (requires(Value & value) { value.fields(); }) {
+    return tensor_count<decltype(std::declval<Value&>().fields())>();
+  } else if constexpr (requires { std::tuple_size<Value>::value; }) {
+    int total = 0;
+    [&total]<std::size_t... i>(std::index_sequence<i...>) {
+      const auto add = [&total](int part) { total = part < 0 || total < 0 ? -1 : total + part; };
+      (add(tensor_count<std::remove_cvref_t<std::tuple_element_t<i, Value>>>()), ...);
+    }
+    (std::make_index_sequence<std::tuple_size_v<Value>>());
+    return total;
+  } else {
+    return -1;
+  }
+}
 
 struct FusedProgram;
 
@@ -67,21 +87,23 @@ auto fused(F f, const Tensors&... args) {
   static_assert(sizeof...(args) >= 1 && sizeof...(args) <= detail::kFusedArguments,
                 "fused(f, ...): one to eight arguments");
   using Result = decltype(f(args...));
-  Result result{};
-  int count = 0;
-  for_each_tensor(result, [&](Tensor&) { ++count; });
+  constexpr int results = detail::tensor_count<Result>();
+  static_assert(results >= 1 && results <= detail::kFusedResults,
+                "fused(f, ...): f returns one to four Tensors: as they are, or in a struct with "
+                "fields(), a pair, a tuple or an array");
   static thread_local detail::FusedFunction function(
       [](const Tensor* in, Tensor* out) {
         Result made = [in]<std::size_t... i>(std::index_sequence<i...>) { return F{}(in[i]...); }
         (std::make_index_sequence<sizeof...(Tensors)>());
         for_each_tensor(made, [&](Tensor& t) { *out++ = std::move(t); });
       },
-      static_cast<int>(sizeof...(args)), count);
+      static_cast<int>(sizeof...(args)), results);
   const Tensor in[] = {args...};
   Tensor out[detail::kFusedResults];
   function(in, out);
-  count = 0;
-  for_each_tensor(result, [&](Tensor& t) { t = std::move(out[count++]); });
+  Result result{};
+  Tensor* next = out;
+  for_each_tensor(result, [&](Tensor& t) { t = std::move(*next++); });
   return result;
 }
 

@@ -302,7 +302,11 @@ Tensor Tensor::to(DType wanted) const {
                 [own](Back& back) { back.add(0, back.grad.to(own)); });
 }
 
-Tensor Tensor::detach() const { return detail::view(*this, shape(), strides(), impl().offset); }
+Tensor Tensor::detach() const {
+  if (detail::trace && requires_grad())
+    throw detail::TraceStop();  // a value knows no detached twin
+  return detail::view(*this, shape(), strides(), impl().offset);
+}
 
 namespace {
 

@@ -134,6 +134,8 @@ bool Trace::map_into(const Tensor& out, Op op, std::initializer_list<const Tenso
   std::vector<Window> in[3];
   int count = 0;
   for (const Tensor* x : operands) {
+    // A value that is kept off the tape would be taken for one that is on it.
+    if (forward && x->requires_grad() && !grad_enabled()) throw TraceStop();
     const Place p = place(*x);
     if ((p.rows != to.rows && p.rows != 1) || (p.width != to.width && p.width != 1))
       throw TraceStop();
@@ -159,9 +161,11 @@ bool Trace::map_into(const Tensor& out, Op op, std::initializer_list<const Tenso
     for (int k = 0; k < count; ++k)
       if (value.in[k].width > width) value.in[k].width = width;
     if (!value.shape.empty()) value.shape[value.shape.size() - 1] = width;
-    const std::size_t before = values.size();
     made.push_back(instruction(value));
-    if (values.size() > before) origins.push_back({made.back().value, out, at});
+    const Window& w = made.back();
+    const TracedValue& whole = values[static_cast<std::size_t>(w.value)];
+    if (forward && whole.kind == TracedValue::Kind::instruction && w.width == whole.width())
+      origins.push_back({w.value, out, at});
     at += width;
   }
 

@@ -43,8 +43,10 @@ class Trace {
   Trace(const Trace&) = delete;
   Trace& operator=(const Trace&) = delete;
 
+  /// The function runs, not the sweep over what it did.
+  bool forward = true;
   std::vector<TracedValue> values;
-  /// The tensor that value v was first a part of, and the column where it begins there.
+  /// A tensor that the value is a part of, and the column where it begins there.
   struct Origin {
     int value;
     Tensor tensor;

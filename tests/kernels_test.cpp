@@ -691,6 +691,201 @@ TEST_CASE("kernels: the shared gemm gives the same with every number of threads"
   set_num_threads(threads_before);
 }
 
+namespace {
+
+/// C = A B + bias, by gemm and by gemm_packed.
+template <class T>
+void check_bias(const FloatKernels<T>& kernels, std::int64_t m, std::int64_t n, std::int64_t k,
+                Layout layout_a, Layout layout_b) {
+  CAPTURE(m);
+  CAPTURE(n);
+  CAPTURE(k);
+  CAPTURE(static_cast<int>(layout_a));
+  CAPTURE(static_cast<int>(layout_b));
+  const TestMatrix<T> a = make_matrix<T>(m, k, layout_a, 21),
+                      b = make_matrix<T>(k, n, layout_b, 22);
+  const std::vector<T> bias = random_values<T>(static_cast<std::size_t>(n), 23);
+  const std::int64_t ldc = n + 2;
+  // What check_product takes for C before: the bias in each row, and a guard behind it.
+  std::vector<T> before(static_cast<std::size_t>(m * ldc), T(77)), c = before;
+  for (std::int64_t i = 0; i < m; ++i)
+    std::copy(bias.begin(), bias.end(), before.begin() + i * ldc);
+  for (std::size_t i = 0; i < c.size(); ++i)
+    if (static_cast<std::int64_t>(i) % ldc < n) c[i] = std::numeric_limits<T>::quiet_NaN();
+  std::vector<T> packed_c = c;
+  kernels.gemm(m, n, k, a.ref, b.ref, c.data(), ldc, false, bias.data());
+  check_product(m, n, k, a.ref, b.ref, before, c, ldc, true);
+
+  std::vector<T> memory(static_cast<std::size_t>(kernels.packed_size(k, n)) + 16);
+  T* packed = memory.data();
+  while (reinterpret_cast<std::uintptr_t>(packed) % 64 != 0) ++packed;
+  kernels.pack(k, n, b.ref, packed);
+  const std::int64_t middle = n / 2 / kernels.panel_columns * kernels.panel_columns;
+  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, false, bias.data(), 0, middle);
+  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, false, bias.data(), middle, n);
+  check_product(m, n, k, a.ref, b.ref, before, packed_c, ldc, true);
+}
+
+template <class T>
+void check_all_biases(const FloatKernels<T>& kernels) {
+  for (Layout layout_a : {Layout::rows, Layout::columns, Layout::reversed})
+    for (Layout layout_b : kLayouts) {
+      for (std::int64_t m : {1, 3, 5, 14})
+        for (std::int64_t n : {1, 3, 16, 17, 70})
+          for (std::int64_t k : {0, 1, 37}) check_bias(kernels, m, n, k, layout_a, layout_b);
+      check_bias(kernels, 3, 40, 2500, layout_a, layout_b);
+      check_bias(kernels, 20, 70, 600, layout_a, layout_b);
+    }
+}
+
+/// Terms of a sum, side by side: A [m, sum of k], B [sum of k, n], each term in a layout of its
+/// own, compared with the one product.
+template <class T>
+struct TestSum {
+  std::vector<TestMatrix<T>> parts;
+  std::vector<Term<T>> terms;
+  std::vector<T> a, b;  ///< all of them as one product, with contiguous rows
+  std::int64_t m, n, k = 0;
+
+  TestSum(std::int64_t rows, std::int64_t columns, const std::vector<std::int64_t>& ks,
+          std::size_t first_layout)
+      : m(rows), n(columns) {
+    const std::size_t layouts = std::size(kLayouts);
+    for (std::size_t t = 0; t < ks.size(); ++t) {
+      parts.push_back(make_matrix<T>(m, ks[t], kLayouts[(first_layout + t) % layouts], 2 * t));
+      parts.push_back(
+          make_matrix<T>(ks[t], n, kLayouts[(first_layout + 2 * t) % layouts], 2 * t + 1));
+      k += ks[t];
+    }
+    for (std::size_t t = 0; t < ks.size(); ++t)
+      terms.push_back({ks[t], parts[2 * t].ref, parts[2 * t + 1].ref});
+    for (std::int64_t i = 0; i < m; ++i)
+      for (const Term<T>& t : terms)
+        for (std::int64_t p = 0; p < t.k; ++p)
+          a.push_back(t.a.data[i * t.a.row_stride + p * t.a.col_stride]);
+    for (const Term<T>& t : terms)
+      for (std::int64_t p = 0; p < t.k; ++p)
+        for (std::int64_t j = 0; j < n; ++j)
+          b.push_back(t.b.data[p * t.b.row_stride + j * t.b.col_stride]);
+  }
+  MatrixRef<T> whole_a() const { return {a.data(), k, 1}; }
+  MatrixRef<T> whole_b() const { return {b.data(), n, 1}; }
+  std::int64_t count() const { return static_cast<std::int64_t>(terms.size()); }
+};
+
+template <class T>
+void check_sum(const FloatKernels<T>& kernels, std::int64_t m, std::int64_t n,
+               const std::vector<std::int64_t>& ks, std::size_t layout, bool accumulate) {
+  CAPTURE(m);
+  CAPTURE(n);
+  CAPTURE(ks.size());
+  CAPTURE(layout);
+  CAPTURE(accumulate);
+  const TestSum<T> sum(m, n, ks, layout);
+  const std::int64_t ldc = n + 3;
+  const std::vector<T> before = random_values<T>(static_cast<std::size_t>(m * ldc), 13);
+  std::vector<T> c = before;
+  for (std::size_t i = 0; !accumulate && i < c.size(); ++i)
+    if (static_cast<std::int64_t>(i) % ldc < n) c[i] = std::numeric_limits<T>::quiet_NaN();
+  // In four parts, as threads would do it.
+  const std::int64_t row = m / 2, column = n / 2;
+  std::vector<T> parts = c;
+  kernels.gemm_sum(m, n, sum.terms.data(), sum.count(), 0, 0, c.data(), ldc, accumulate);
+  check_product(m, n, sum.k, sum.whole_a(), sum.whole_b(), before, c, ldc, accumulate);
+  for (std::int64_t i : {std::int64_t{0}, row})
+    for (std::int64_t j : {std::int64_t{0}, column})
+      kernels.gemm_sum(i == 0 ? row : m - row, j == 0 ? column : n - column, sum.terms.data(),
+                       sum.count(), i, j, parts.data() + i * ldc + j, ldc, accumulate);
+  if (row > 0 && column > 0)
+    check_product(m, n, sum.k, sum.whole_a(), sum.whole_b(), before, parts, ldc, accumulate);
+}
+
+template <class T>
+void check_all_sums(const FloatKernels<T>& kernels) {
+  const std::vector<std::vector<std::int64_t>> ks = {{},
+                                                     {0},
+                                                     {1},
+                                                     {0, 0},
+                                                     {3, 0, 2},
+                                                     {1, 1, 1, 1, 1},
+                                                     {20, 7, 300},
+                                                     {200, 200, 113},
+                                                     std::vector<std::int64_t>(100, 3),
+                                                     std::vector<std::int64_t>(64, 4)};
+  for (std::size_t i = 0; i < ks.size(); ++i)
+    for (std::int64_t m : {1, 2, 5, 13, 40})
+      for (std::int64_t n : {1, 3, 16, 17, 70, 101})
+        check_sum(kernels, m, n, ks[i], i + static_cast<std::size_t>(m + n),
+                  (i + static_cast<std::size_t>(m)) % 2 == 0);
+  check_sum(kernels, 30, 2100, {20, 20, 20}, 0, false);  // wider than a block of B
+  check_sum(kernels, 0, 5, {2, 3}, 0, false);
+  check_sum(kernels, 5, 0, {2, 3}, 0, false);
+}
+
+}  // namespace
+
+TEST_CASE("kernels: a product adds a bias to each of its rows") {
+  for_each_isa([](const Kernels& table) {
+    check_all_biases(table.f32);
+    check_all_biases(table.f64);
+  });
+}
+
+TEST_CASE("kernels: a sum of products is the product of what is put side by side") {
+  for_each_isa([](const Kernels& table) {
+    check_all_sums(table.f32);
+    check_all_sums(table.f64);
+  });
+}
+
+TEST_CASE("kernels: a sum of products is the same with every number of threads") {
+  const int before = num_threads();
+  for (const auto& [m, n] :
+       {std::pair<std::int64_t, std::int64_t>{200, 800}, {33, 700}, {300, 90}, {1, 600}, {600, 1}})
+    for (const std::vector<std::int64_t>& ks :
+         {std::vector<std::int64_t>(32, 8), std::vector<std::int64_t>{300, 600}}) {
+      if (ks.size() < 3 && m > n) continue;  // cut along its rows, gemm reads B in other ways
+      CAPTURE(m);
+      CAPTURE(n);
+      CAPTURE(ks.size());
+      const TestSum<float> sum(m, n, ks, 0);
+      const auto compute = [&](int threads) {
+        set_num_threads(threads);
+        std::vector<float> c(static_cast<std::size_t>(m * n));
+        gemm_sum<float>(m, n, sum.terms.data(), sum.count(), c.data(), n, false);
+        return c;
+      };
+      const std::vector<float> alone = compute(1);
+      check_product(m, n, sum.k, sum.whole_a(), sum.whole_b(), alone, alone, n, false);
+      for (int threads : {2, 3}) CHECK(compute(threads) == alone);
+    }
+  set_num_threads(before);
+}
+
+TEST_CASE("kernels: transpose") {
+  for_each_isa([](const Kernels& table) {
+    const auto check = [](const auto& transpose, auto value) {
+      using T = decltype(value);
+      for (std::int64_t m : {0, 1, 3, 4, 7, 32, 33, 70})
+        for (std::int64_t n : {0, 1, 2, 4, 5, 31, 64, 65}) {
+          const auto size = static_cast<std::size_t>(m * n);
+          const std::vector<T> x = random_values<T>(size, 5);
+          std::vector<T> y(size + 1, T(77)), expected = y;
+          for (std::int64_t i = 0; i < m; ++i)
+            for (std::int64_t j = 0; j < n; ++j)
+              expected[static_cast<std::size_t>(j * m + i)] =
+                  x[static_cast<std::size_t>(i * n + j)];
+          transpose(m, n, x.data(), y.data());
+          CAPTURE(m);
+          CAPTURE(n);
+          CHECK(y == expected);
+        }
+    };
+    check(table.f32.transpose, 0.0F);
+    check(table.f64.transpose, 0.0);
+  });
+}
+
 // --- Choice of the instruction set --------------------------------------------------------------
 
 TEST_CASE("kernels: find names the choices") {

@@ -54,7 +54,78 @@ const Op& matmul_row() {
   return row;
 }
 
+const std::vector<std::vector<Shape>> kLinearShapes = {
+    {Shape{2, 3}, Shape{4, 3}},
+    {Shape{1, 1}, Shape{1, 1}},
+    {Shape{3}, Shape{4, 3}},
+    {Shape{3}, Shape{1, 3}},
+    {Shape{1}, Shape{3, 1}},
+    {Shape{2, 2, 3}, Shape{2, 3}},
+    {Shape{1, 2, 1, 3}, Shape{2, 3}},
+    // Nothing in one place or another: the sum over nothing is 0.
+    {Shape{0, 3}, Shape{4, 3}},
+    {Shape{2, 3}, Shape{0, 3}},
+    {Shape{2, 0}, Shape{3, 0}},
+    {Shape{0}, Shape{3, 0}},
+    {Shape{0, 2, 3}, Shape{2, 3}},
+    {Shape{2, 2, 0}, Shape{3, 0}},
+    {Shape{2, 0, 3}, Shape{2, 3}},
+    {Shape{3}, Shape{0, 3}},
+    // Blocks with a rest in each direction.
+    {Shape{33, 65}, Shape{47, 65}},
+    {Shape{130}, Shape{70, 130}},
+    {Shape{3, 17, 9}, Shape{21, 9}},
+};
+
+/// x weight' + bias, with the bias or without.
+Op linear_row(bool biased) {
+  Op row = {.name = "linear",
+            .run =
+                [](const std::vector<Tensor>& x) {
+                  return linear(x[0], x[1], x.size() > 2 ? x[2] : Tensor());
+                },
+            .expected =
+                [](const std::vector<Array>& x) {
+                  const Array y = naive::matmul(x[0], naive::transpose(x[1], 0, 1));
+                  if (x.size() == 2) return y;
+                  return naive::map([](double a, double b) { return a + b; }, y, x[2]);
+                },
+            .shapes = kLinearShapes,
+            .floor = 1.0};
+  if (biased)
+    for (auto& shapes : row.shapes) shapes.push_back({shapes[1][0]});
+  return row;
+}
+
 }  // namespace
+
+TEST_CASE("linear: has the values of its definition") {
+  for (bool biased : {false, true}) check_values(linear_row(biased));
+}
+TEST_CASE("linear: passes gradcheck of orders 1 and 2") {
+  for (bool biased : {false, true}) check_gradients(linear_row(biased));
+}
+
+TEST_CASE("linear: errors name the shapes") {
+  CHECK_THROWS_WITH_AS(linear(zeros({2, 3}), zeros({4, 5})),
+                       "linear: needs x [..., in] and weight [out, in]: x is (2, 3), weight is "
+                       "(4, 5)",
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(linear(zeros({}), zeros({4, 1})),
+                       "linear: needs x [..., in] and weight [out, in]: x is (), weight is (4, 1)",
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(linear(zeros({3}), zeros({3})),
+                       "linear: needs x [..., in] and weight [out, in]: x is (3), weight is (3)",
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(linear(zeros({2, 3}), zeros({4, 3}), zeros({3})),
+                       "linear: bias must be [out = 4], but is (3)", ShapeError);
+  CHECK_THROWS_WITH_AS(linear(zeros({2, 3}), zeros({4, 3}), zeros({1, 4})),
+                       "linear: bias must be [out = 4], but is (1, 4)", ShapeError);
+  CHECK_THROWS_WITH_AS(linear(zeros({2, 3}), zeros({4, 3}, DType::f64)),
+                       "linear: dtypes differ: f32 and f64", DTypeError);
+  CHECK_THROWS_WITH_AS(linear(zeros({2, 3}), zeros({4, 3}), zeros({4}, DType::f64)),
+                       "linear: dtypes differ: f32 and f64", DTypeError);
+}
 
 TEST_CASE("matmul: has the values of its definition") { check_values(matmul_row()); }
 TEST_CASE("matmul: passes gradcheck of orders 1 and 2") { check_gradients(matmul_row()); }

@@ -1,0 +1,298 @@
+/// What the sweep does on the way from a recurrent network's losses to its sequences and weights:
+/// gradients of time steps that are written straight into the gradient of the sequence, and
+/// products of a weight's gradient that are put off and summed transposed. A sweep under
+/// create_graph does none of that, so it says what should come out.
+
+#include <doctest/doctest.h>
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "framework/fused.h"
+#include "support.h"
+
+using namespace unroll;
+using namespace unroll::test;
+
+namespace {
+
+using Tensors = std::vector<Tensor>;
+
+Tensor step(const Tensor& x, const Tensor& u) {
+  return fused([](const Tensor& a, const Tensor& b) { return tanh(a + b); }, x, u);
+}
+Tensor gate(const Tensor& x, const Tensor& u) {
+  return fused([](const Tensor& a, const Tensor& b) { return sigmoid(a) * b; }, x, u);
+}
+
+/// The gradients of loss() by a sweep, against those of one that records itself.
+void check(const std::function<Tensor()>& loss, const Tensors& xs) {
+  const Tensors expected = grad({loss()}, xs, {.create_graph = true});
+  const Tensors actual = grad({loss()}, xs);
+  for (std::size_t i = 0; i < xs.size(); ++i) {
+    CAPTURE(i);
+    CHECK(difference(actual[i], expected[i], 1e-10, 1.0) == "");
+    if (!xs[i].is_leaf()) continue;
+    Tensor x = xs[i];
+    x.set_grad(Tensor());
+  }
+  loss().backward();
+  loss().backward();
+  for (std::size_t i = 0; i < xs.size(); ++i)
+    if (xs[i].is_leaf())
+      CHECK(difference(xs[i].grad(), expected[i].detach() * 2.0, 1e-10, 1.0) == "");
+}
+
+/// A sequence [T, B, H] and the weight of a recurrence over it.
+struct Sequence {
+  Tensor xs = normal({6, 3, 4}, 0, 1, DType::f64).requires_grad_();
+  Tensor w = normal({4, 4}, 0, 0.5, DType::f64).requires_grad_();
+  Tensor h0 = normal({3, 4}, 0, 1, DType::f64);
+  /// The last state of a recurrence over these time steps.
+  Tensor run(const Tensors& steps, int kind = 0) const {
+    Tensor h = h0;
+    for (std::size_t t = 0; t < steps.size(); ++t) {
+      const Tensor u = linear(h, w);
+      const std::size_t k = static_cast<std::size_t>(kind) + t;
+      h = kind < 2     ? step(steps[t], u)
+          : k % 3 == 0 ? tanh(steps[t] * u)
+          : k % 3 == 1 ? step(steps[t], u)
+                       : gate(steps[t], u);
+    }
+    return h;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("sweep: time steps in every order, with gaps, repeated") {
+  const Sequence s;
+  for (const std::vector<std::int64_t>& order : {std::vector<std::int64_t>{0, 1, 2, 3, 4, 5},
+                                                 {5, 4, 3, 2, 1, 0},
+                                                 {1, 3, 5},
+                                                 {4, 2},
+                                                 {3, 0, 5, 1, 4, 2},
+                                                 {2},
+                                                 {0, 5},
+                                                 {1, 1, 2, 2},
+                                                 {0, 1, 0, 1}})
+    for (int kind : {0, 2, 3, 4})
+      for (bool leaf : {true, false}) {
+        CAPTURE(kind);
+        CAPTURE(leaf);
+        check(
+            [&] {
+              const Tensor whole = leaf ? s.xs : s.xs * 1.5;
+              Tensors steps;
+              for (std::int64_t t : order) steps.push_back(whole[t]);
+              return sum(s.run(steps, kind) * s.h0);
+            },
+            {s.xs, s.w});
+      }
+}
+
+TEST_CASE("sweep: pieces that overlap, cut by narrow, slice and select") {
+  const Sequence s;
+  for (bool leaf : {true, false})
+    for (int kind : {0, 2, 3, 4})
+      check(
+          [&] {
+            const Tensor whole = leaf ? s.xs : tanh(s.xs);
+            const Tensor first = narrow(whole, 0, 0, 4), second = slice(whole, 0, 2, 6),
+                         odd = slice(whole, 0, 1, 6, 2), columns = narrow(whole, 2, 1, 3);
+            const Tensor h = s.run({first[3], second[1], odd[0], whole[2], odd[2], first[0],
+                                    second[3], squeeze(narrow(whole, 0, 5, 1), 0)},
+                                   kind);
+            const Tensor wide = step(first, second) + gate(second, first);
+            return sum(h) + sum(wide) + sum(square(columns)) + sum(square(odd));
+          },
+          {s.xs, s.w});
+}
+
+TEST_CASE("sweep: a time step with several uses, fused and plain, before and after") {
+  const Sequence s;
+  for (bool leaf : {true, false}) {
+    const auto whole = [&] { return leaf ? s.xs : s.xs * 0.7; };
+    check(
+        [&] {  // plain use first, then fused
+          const Tensor x = whole()[2];
+          const Tensor h = linear(s.h0 + x, s.w);
+          return sum(step(x, h));
+        },
+        {s.xs, s.w});
+    check(
+        [&] {  // each state looks at its own time step and at the next one
+          const Tensor all = whole();
+          Tensor h = s.h0;
+          for (std::int64_t t = 0; t < 5; ++t) {
+            const Tensor x = all[t], after = all[t + 1];
+            h = step(x, linear(h * x, s.w)) + sum(after * h);
+          }
+          return sum(h * s.h0);
+        },
+        {s.xs, s.w});
+    check(
+        [&] {  // fused twice
+          const Tensor x = whole()[1];
+          return sum(step(x, gate(x, linear(s.h0, s.w))));
+        },
+        {s.xs, s.w});
+    check(
+        [&] {  // a part of a time step beside the time step
+          const Tensor x = whole()[4];
+          const Tensor part = narrow(x, 1, 1, 2), rows = narrow(x, 0, 0, 2);
+          return sum(step(x, linear(s.h0, s.w))) + sum(square(part)) + sum(step(rows, rows * 2.0));
+        },
+        {s.xs, s.w});
+  }
+}
+
+TEST_CASE("sweep: the whole has other uses than its time steps") {
+  const Sequence s;
+  for (bool leaf : {true, false}) {
+    const auto whole = [&] { return leaf ? s.xs : s.xs * 0.7; };
+    check(
+        [&] {  // one that comes between the use of a time step and the end of its cut
+          const Tensor all = whole(), x = all[1];
+          const Tensor squares = square(all);
+          return sum(step(x, squares[2] * x)) + sum(step(all[3], squares[3]));
+        },
+        {s.xs});
+    check(
+        [&] {
+          const Tensor all = whole(), x = all[1], y = all[2];
+          const Tensor moved = tanh(narrow(all, 0, 0, 3));
+          return sum(step(x, step(y, moved[1]))) + sum(square(all));
+        },
+        {s.xs});
+    check(
+        [&] {
+          const Tensor all = whole();
+          return sum(s.run({all[0], all[1], all[2]})) + sum(square(all)) + sum(all * all[5]);
+        },
+        {s.xs, s.w});
+  }
+}
+
+TEST_CASE("sweep: a time step is watched, kept or asked for") {
+  const Sequence s;
+  for (int kind : {0, 2}) {
+    const auto run = [&](Tensors& steps) {
+      for (std::int64_t t = 0; t < 4; ++t) steps.push_back(s.xs[t]);
+      return sum(s.run(steps, kind) * s.h0);
+    };
+    Tensors steps;
+    const Tensor loss = run(steps);
+    const Tensors expected = grad({loss}, {s.xs, s.w, steps[1], steps[2]}, {.create_graph = true});
+    const Tensors asked = grad({loss}, {s.xs, s.w, steps[1], steps[2]}, {.retain_graph = true});
+    for (std::size_t i = 0; i < 4; ++i) CHECK(difference(asked[i], expected[i], 1e-12, 1.0) == "");
+
+    Tensors again;
+    Tensor watched = run(again), seen;
+    again[1].retain_grad();
+    again[2].register_hook([&](const Tensor& g) {
+      seen = g.clone();
+      return g * 3.0;
+    });
+    Tensor xs = s.xs, w = s.w;
+    xs.set_grad(Tensor());
+    w.set_grad(Tensor());
+    watched.backward();
+    CHECK(difference(again[1].grad(), expected[2], 1e-12, 1.0) == "");
+    CHECK(difference(seen, expected[3], 1e-12, 1.0) == "");
+    Tensor want = expected[0].detach().clone();
+    want[2].mul_(3.0);
+    CHECK(difference(xs.grad(), want, 1e-12, 1.0) == "");
+    CHECK(difference(w.grad(), expected[1], 1e-12, 1.0) == "");
+    // What is kept is nobody else's.
+    again[1].grad().zero_();
+    CHECK(difference(xs.grad(), want, 1e-12, 1.0) == "");
+  }
+}
+
+TEST_CASE("sweep: fuzz: pieces of a sequence in a random graph") {
+  for (std::uint64_t seed = 0; seed < 300; ++seed) {
+    CAPTURE(seed);
+    const Sequence s;
+    check(
+        [&] {
+          Generator random(seed);
+          const Tensor whole = random.below(2) == 0 ? s.xs : s.xs * 0.7;
+          Tensors wholes = {whole}, pool = {s.h0};
+          const auto any = [&](const Tensors& list) {
+            return list[static_cast<std::size_t>(
+                random.below(static_cast<std::int64_t>(list.size())))];
+          };
+          for (int i = 0; i < 12; ++i) {
+            const Tensor from = any(wholes);
+            const std::int64_t n = from.size(0);
+            switch (random.below(9)) {
+              case 0: wholes.push_back(tanh(from)); break;
+              case 1: {
+                const std::int64_t first = random.below(n);
+                wholes.push_back(narrow(from, 0, first, 1 + random.below(n - first)));
+                break;
+              }
+              case 2:
+                wholes.push_back(slice(from, 0, random.below(n), n, 1 + random.below(2)));
+                break;
+              case 3: pool.push_back(from[random.below(n)]); break;
+              case 4: pool.push_back(any(pool) * any(pool)); break;
+              case 5: pool.push_back(gate(from[random.below(n)], any(pool))); break;
+              case 6: pool.push_back(step(any(pool), any(pool))); break;
+              default: pool.push_back(step(from[random.below(n)], linear(any(pool), s.w)));
+            }
+          }
+          Tensor loss = sum(square(any(wholes))) + sum(step(s.xs[0], linear(s.h0, s.w)));
+          for (const Tensor& x : pool) loss = loss + sum(x * s.h0);
+          return loss;
+        },
+        {s.xs, s.w});
+  }
+}
+
+TEST_CASE("sweep: weights wider and higher than they are, beside other uses, with hooks") {
+  for (const Shape& shape : {Shape{12, 4}, Shape{4, 12}, Shape{5, 5}, Shape{1, 7}, Shape{7, 1}})
+    for (std::int64_t steps : {1, 3, 150})
+      for (bool transposed : {false, true}) {
+        CAPTURE(to_string(shape));
+        CAPTURE(steps);
+        CAPTURE(transposed);
+        Tensor w = normal(shape, 0, 1, DType::f64).requires_grad_();
+        const std::int64_t in = shape[transposed ? 0 : 1], out = shape[transposed ? 1 : 0];
+        const Tensor x = normal({steps, 3, in}, 0, 1, DType::f64);
+        const Tensor g = normal({steps, 3, out}, 0, 1, DType::f64);
+        const Tensor seed = normal(shape, 0, 1, DType::f64);
+        const auto products = [&] {
+          Tensor total = zeros({}, DType::f64);
+          for (std::int64_t t = 0; t < steps; ++t)
+            total = total + sum((transposed ? matmul(x[t], w) : linear(x[t], w)) * g[t]);
+          return total;
+        };
+        // sum over t of g[t]' x[t]
+        Tensor expected = matmul(transpose(reshape(g, {-1, out})), reshape(x, {-1, in}));
+        if (transposed) expected = transpose(expected);
+        CHECK(difference(grad(products(), w), expected, 1e-10, 1.0) == "");
+        const Tensor with = expected + seed * 2.0 * w.detach();
+        CHECK(difference(grad(products() + sum(square(w) * seed), w), with, 1e-10, 1.0) == "");
+        CHECK(difference(grad(sum(square(w) * seed) + products(), w), with, 1e-10, 1.0) == "");
+        // A row of it, and its transpose as a plain tensor.
+        Tensor third = expected.clone();
+        third[0].add_(ones({shape[1]}, DType::f64));
+        third = third + seed;
+        CHECK(difference(grad(sum(w[0]) + products() + sum(transpose(w) * transpose(seed)), w),
+                         third, 1e-10, 1.0) == "");
+        Tensor seen;
+        const auto number = w.register_hook([&](const Tensor& grad) {
+          seen = grad.clone();
+          return grad * 2.0;
+        });
+        products().backward();
+        products().backward();
+        CHECK(difference(seen, expected, 1e-10, 1.0) == "");
+        CHECK(difference(w.grad(), expected * 4.0, 1e-10, 1.0) == "");
+        w.remove_hook(number);
+      }
+}
