@@ -132,6 +132,17 @@ TEST_CASE("seq2seq: a whole target gives what one step at a time gives") {
   });
 }
 
+TEST_CASE("seq2seq: encoder and decoder take any cell") {
+  manual_seed(10);
+  const auto model = to_f64(make<Recurrent<PeepholeLSTMCell>>(kKinds[3]));
+  const Tensor source = random_tokens({3, 2}), target = random_tokens({3, 2});
+  CHECK(gradcheck_message(
+            [&](const auto&) {
+              return model(source, target, indices({2, 3}));
+            },
+            model.parameters()) == "");
+}
+
 TEST_CASE("seq2seq: padding of the source changes nothing, NaN included") {
   manual_seed(4);
   for_each_model([](auto model) {
