@@ -8,6 +8,7 @@
 
 #include "data/text.h"
 #include "framework/check.h"
+#include "framework/random.h"
 
 using namespace unroll;
 
@@ -91,6 +92,42 @@ TEST_CASE("metrics: entities of tags that break the rules, by those of conlleval
   CHECK(find_entities(words("S-PER I-PER")) == std::vector<Entity>{{"PER", 0, 1}, {"PER", 1, 2}});
   CHECK(find_entities(words("B-PER S-PER E-PER")) ==
         std::vector<Entity>{{"PER", 0, 1}, {"PER", 1, 2}, {"PER", 2, 3}});
+}
+
+TEST_CASE("metrics: of random tags, entities begin and end where conlleval's tables say so") {
+  // Its tables of where a chunk ends and begins, from one tag (prefix a, type s) to the next.
+  const auto is_in = [](char c, const char* set) { return std::string(set).find(c) < 9; };
+  const auto ends = [&](char a, const std::string& s, char b, const std::string& t) {
+    return is_in(a, "ES") || (is_in(a, "BI") && is_in(b, "BSO")) || (a != 'O' && s != t);
+  };
+  const auto begins = [&](char a, const std::string& s, char b, const std::string& t) {
+    return is_in(b, "BS") || (is_in(a, "ESO") && is_in(b, "EI")) || (b != 'O' && s != t);
+  };
+  Generator generator(1);
+  for (int trial = 0; trial < 2000; ++trial) {
+    Strings tags;
+    std::vector<Entity> expected;
+    char before = 'O';
+    std::string type_before;
+    bool open = false;
+    for (std::int64_t i = 0; i < 8; ++i) {
+      const char prefix = "OBIES"[generator.below(5)];
+      const std::string type = prefix == 'O' ? "" : generator.below(2) == 0 ? "X" : "Y";
+      tags.push_back(prefix == 'O' ? "O" : std::string(1, prefix) + "-" + type);
+      if (open && ends(before, type_before, prefix, type)) {
+        expected.back().end = i;
+        open = false;
+      }
+      if (begins(before, type_before, prefix, type)) {
+        expected.push_back({type, i, 8});
+        open = true;
+      }
+      before = prefix;
+      type_before = type;
+    }
+    CAPTURE(join(tags, " "));
+    CHECK(find_entities(tags) == expected);
+  }
 }
 
 TEST_CASE("metrics: tags are converted between all schemes") {
