@@ -2,6 +2,7 @@
 /// Everything that feeds a sequence model.
 
 #include "data/batch_iterator.h"
+#include "data/metrics.h"
 #include "data/padded.h"
 #include "data/sequences.h"
 #include "data/text.h"

@@ -1,8 +1,10 @@
 #pragma once
 /// Everything that has parameters.
 
+#include "modules/attention.h"
 #include "modules/cell_state.h"
 #include "modules/cells.h"
+#include "modules/crf.h"
 #include "modules/dropout.h"
 #include "modules/embedding.h"
 #include "modules/init.h"
@@ -13,4 +15,6 @@
 #include "modules/module.h"
 #include "modules/recurrent.h"
 #include "modules/sampling.h"
+#include "modules/search.h"
+#include "modules/seq2seq.h"
 #include "modules/sequential.h"

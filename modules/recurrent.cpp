@@ -6,6 +6,7 @@
 #include "framework/internal.h"
 #include "framework/ops.h"
 #include "framework/random.h"
+#include "modules/lengths.h"
 
 namespace unroll {
 namespace detail {
@@ -150,18 +151,9 @@ Packing pack(const std::vector<std::int64_t>& lengths, std::int64_t T, bool reve
 std::optional<Packing> pack(const Tensor& xs, const Tensor& lengths, bool reverse) {
   if (!lengths.defined()) return std::nullopt;
   const std::int64_t T = xs.size(0), B = xs.size(1);
-  if (lengths.dtype() != DType::i64)
-    fail<DTypeError>("scan: lengths must be i64, but are {}", lengths.dtype());
-  if (lengths.shape() != Shape{B})
-    fail<ShapeError>("scan: lengths must be [B] = {}, but are {}", Shape{B}, lengths.shape());
-  const auto list = lengths.to_vector<std::int64_t>();
-  bool padded = false;
-  for (std::size_t b = 0; b < list.size(); ++b) {
-    if (list[b] < 1 || list[b] > T)
-      fail<ValueError>("scan: lengths must be from 1 to T = {}, but lengths[{}] is {}", T, b,
-                       list[b]);
-    padded = padded || list[b] < T;
-  }
+  const auto list = checked_lengths("scan", lengths, T, B);
+  const bool padded =
+      std::any_of(list.begin(), list.end(), [T](std::int64_t length) { return length < T; });
   if (!padded) return std::nullopt;
   return pack(list, T, reverse);
 }
