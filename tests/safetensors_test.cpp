@@ -205,8 +205,8 @@ TEST_CASE("safetensors: weights go from PyTorch to modules by name, and back") {
   struct Net : Module {
     Embedding embedding = child("embedding", Embedding(7, 3));
     RNN rnn = child("rnn", RNN(3, 4));
-    GRU gru = child("gru", GRU(4, 5));
-    LSTM lstm = child("lstm", LSTM(5, 4));
+    GRU gru = child("gru", GRU(4, 5, {.num_layers = 2, .bidirectional = true}));
+    LSTM lstm = child("lstm", LSTM(10, 4));
     Linear linear = child("linear", Linear(4, 2));
     Tensor operator()(const Tensor& indices) const {
       return linear(lstm(gru(rnn(embedding(indices)).outputs).outputs).outputs);

@@ -5,7 +5,7 @@
     tests/reference/make_reference.py
 
 Both sides must read the same numbers. Those that go into recurrent.json and layer_norm.json come
-from a generator that the tests have, too (class Draw), and are not stored; those for optim.json are
+from a generator that the tests have, too (class Draw), and are not stored; the others are
 decimals of four digits. PyTorch computes in double: the tests compare it with f64 closely and with
 f32 to 1e-5.
 """

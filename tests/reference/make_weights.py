@@ -26,8 +26,8 @@ class Net(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(7, 3)
         self.rnn = nn.RNN(3, 4)
-        self.gru = nn.GRU(4, 5)
-        self.lstm = nn.LSTM(5, 4)
+        self.gru = nn.GRU(4, 5, num_layers=2, bidirectional=True)
+        self.lstm = nn.LSTM(10, 4)
         self.linear = nn.Linear(4, 2)
 
     def forward(self, indices):
