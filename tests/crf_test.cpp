@@ -171,6 +171,24 @@ TEST_CASE("crf: gradients of loss and marginals pass gradcheck") {
   }
 }
 
+TEST_CASE("crf: NaN in the padding does not reach gradients") {
+  manual_seed(6);
+  const LinearChainCRF crf = random_crf(3);
+  const std::vector<std::int64_t> lengths{4, 2};
+  const Tensor clean = random64({4, 2, 3}), tags = randint(0, 3, {4, 2}),
+               seed = random64({4, 2, 3}), n = indices(lengths);
+  std::vector<std::vector<Tensor>> gradients;
+  for (Tensor emissions : {clean.clone(), with_nan(clean, lengths)}) {
+    emissions.requires_grad_();
+    std::vector<Tensor> wanted = crf.parameters();
+    wanted.push_back(emissions);
+    gradients.push_back(
+        grad({crf.loss(emissions, tags, n) + sum(crf.marginals(emissions, n) * seed)}, wanted));
+  }
+  for (std::size_t i = 0; i < gradients[0].size(); ++i)
+    CHECK(max_difference(gradients[0][i], gradients[1][i]) < 1e-14);
+}
+
 TEST_CASE("crf: what the constraints forbid has probability 0 and is never chosen") {
   manual_seed(4);
   const LinearChainCRF crf = random_crf(5, bio_constraints(kBio));

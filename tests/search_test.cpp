@@ -231,6 +231,18 @@ TEST_CASE("search: a beam's hypotheses end at different lengths, and have the mo
   CHECK(cut_off > 0);
 }
 
+TEST_CASE("search: each hypothesis that ends leaves the beam narrower by one") {
+  std::vector<std::int64_t> widths;
+  const auto counting = [&](const Tensor& tokens, const Tensor& state) {
+    widths.push_back(tokens.size(0));
+    return textbook(tokens, state);
+  };
+  // A, B, C; then AB, AC and A <eos>; then ACB and ABC.
+  beam_search(counting, zeros({1}, DType::i64), indices({9}),
+              {.beam_size = 3, .max_length = 4, .eos = 3, .n_best = 3});
+  CHECK(widths == std::vector<std::int64_t>{1, 3, 2, 2});
+}
+
 TEST_CASE("search: to end early changes nothing") {
   manual_seed(5);
   for (int model_number = 0; model_number < 20; ++model_number) {
