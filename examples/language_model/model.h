@@ -33,7 +33,7 @@ struct Config {
   std::optional<double> lr;
   double momentum = 0, clip = 1, lr_decay = 1;
   std::int64_t lr_decay_after = 0;
-  std::int64_t epochs = 60;
+  std::int64_t epochs = 80;
   std::uint64_t seed = 0;
   std::string log, plot = "language_model.svg";
 
