@@ -2,6 +2,8 @@
 /// Everything that feeds a sequence model.
 
 #include "data/batch_iterator.h"
+#include "data/conll.h"
+#include "data/labelled.h"
 #include "data/metrics.h"
 #include "data/padded.h"
 #include "data/sequences.h"

@@ -16,7 +16,6 @@
 #include <array>
 #include <chrono>
 #include <cmath>
-#include <iostream>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -123,17 +122,12 @@ std::string continue_text(LanguageModel& model, const Vocab& vocab, const Config
 
 /// log p(line), the sum of log p(token | those before), and the perplexity.
 void print_score(LanguageModel& model, const Vocab& vocab, const Config& config,
-                 const std::string& line, std::int64_t number) {
+                 const std::string& line, const std::string& where) {
   const NoGrad no_grad;
   model.eval();
   const Tokenizer tokenizer(config.level, config.clean);
-  const std::string where = fmt::format("line {}", number);
   std::vector<std::int64_t> tokens = tokenizer.line_start(vocab);
-  try {
-    for (std::int64_t token : encode(tokenizer.line(line), vocab, where)) tokens.push_back(token);
-  } catch (const ValueError& error) {  // no UTF-8
-    throw ValueError(fmt::format("{}: {}", where, error.what()));
-  }
+  for (std::int64_t token : encode(tokenizer.line(line), vocab, where)) tokens.push_back(token);
   const std::int64_t scored = std::ssize(tokens) - 1;
   if (scored < 1) {
     fmt::print("{:>10} {:>10}  {}\n", "-", "-", line);
@@ -145,7 +139,6 @@ void print_score(LanguageModel& model, const Vocab& vocab, const Config& config,
   const double loss =
       cross_entropy(logits, narrow(all, 0, 1, scored), {.reduction = Reduction::sum}).item();
   fmt::print("{:10.2f} {:10.2f}  {}\n", -loss, std::exp(loss / static_cast<double>(scored)), line);
-  std::fflush(stdout);
 }
 
 // --- Training -----------------------------------------------------------------------------------
@@ -429,11 +422,9 @@ void use(const CLI::App& command, const Call& call, const Continuation& continua
     fmt::print("perplexity {:.3f} ({:.3f} bits per token, {} tokens)\n", result, std::log2(result),
                examples::grouped(std::ssize(corpus)));
   } else {
-    std::int64_t number = 0;
-    for (const std::string& line : lines) print_score(model, vocab, config, line, ++number);
-    if (lines.empty())
-      for (std::string line; std::getline(std::cin, line);)
-        print_score(model, vocab, config, line, ++number);
+    examples::for_each_line(lines, [&](const std::string& line, const std::string& where) {
+      print_score(model, vocab, config, line, where);
+    });
   }
 }
 

@@ -134,13 +134,14 @@ score_knows_the_language() {
   check "$(language_model eval --text valid.txt | awk '{ print $2 }') < 1.6" "eval"
 }
 
-# refuses CODE MESSAGE ARGUMENT...
+# refuses CODE MESSAGE ARGUMENT...: of $program
+program=language_model
 refuses() {
   local code=$1 message=$2 status=0
   shift 2
-  language_model "$@" >out 2>err </dev/null || status=$?
+  "$programs/$program" "$@" >out 2>err </dev/null || status=$?
   [[ $status == "$code" ]] || fail "'$*' ends with $status, not $code: $(cat err)"
-  [[ $(cat err) == "language_model: $message"* ]] || fail "'$*' says: $(cat err)"
+  [[ $(cat err) == "$program: $message"* ]] || fail "'$*' says: $(cat err)"
 }
 
 mistakes_get_one_clear_error() {
@@ -188,6 +189,69 @@ from_scratch_learns() {
     check "$(sed -n 's/Training perplexity \([^ ]*\) .*/\1/p' out) < 1.2" "perplexity, $sampling"
     grep -q "After training:  the quick brown fox jumps over the lazy dog" out || fail "$(cat out)"
   done
+}
+
+sentiment() { "$programs/sentiment" "$@" --threads 1; }
+
+sentiment_hears_what_order_and_negation_decide() {
+  local language
+  for language in english chinese; do
+    sentiment --language $language --epochs 10 --quiet --log $language.jsonl --save $language.st >out
+    check "$(values $language.jsonl test_accuracy) > 0.9" "accuracy on unseen patterns, $language"
+    check "$(values $language.jsonl test_accuracy) > 0.2 + $(values $language.jsonl \
+      test_accuracy_bag)" "accuracy beside that of a bag of words, $language"
+    grep -q "^test  *[0-9.]*%  *[0-9.]*%$" out || fail "no table: $(cat out)"
+  done
+  printf 'the food was not bad\n\nthe film was not good\n' >lines
+  [[ $(sentiment classify --load english.st <lines | awk '{ print $1 }' | xargs) == \
+    "positive - negative" ]] || fail "$(sentiment classify --load english.st <lines)"
+  [[ $(sentiment classify --load chinese.st "电影不好") == 负面* ]] || fail "a Chinese sentence"
+  sentiment classify --load english.st "the pizza was good" 2>err >out
+  grep -q "line 1: 1 of 4 tokens are not in the vocabulary, the first one is 'pizza'" err ||
+    fail "$(cat err)"
+}
+
+sentiment_takes_files_and_names_what_is_wrong_in_them() {
+  local label
+  for label in a b c; do for i in 1 2 3 4; do printf '%s\tword%s x%s\n' $label $label $i; done; done >abc
+  sentiment --train abc --dev abc --test abc --epochs 30 --quiet --log abc.jsonl >out
+  check "$(values abc.jsonl test_accuracy) == 1" "three labels"
+  ! command -v gnuplot >/dev/null || grep -q '</svg>' sentiment.svg || fail "no plot"
+  program=sentiment
+  printf 'a x\nb\n' >bad
+  refuses 1 "bad: line 2: has a label, 'b', but no text" --train bad
+  printf 'a x\n\nd y\n' >bad
+  refuses 1 "bad: line 3: the label 'd' is not among those to learn: a, b, c" --train abc --dev bad
+  printf 'a x\na y\n' >bad
+  refuses 1 "bad has only one label" --train bad
+  refuses 1 "cannot read 'none'" --train none
+  refuses 1 "--dev and --test need --train" --dev abc
+  refuses 2 "--language: latin not in {english,chinese}" --language latin
+  refuses 1 "cannot read 'bad'" classify --load bad
+  refuses 1 "sentiment.safetensors has had its 30 epochs" --load sentiment.safetensors
+  refuses 1 "--hidden 3 does not fit sentiment.safetensors, which has 64" \
+    --load sentiment.safetensors --epochs 31 --hidden 3
+  refuses 1 "the loss is " --train abc --epochs 50 --lr 1e300 --save none.st
+  [[ ! -e none.st ]] || fail "a failed training leaves a file"
+}
+
+an_interrupted_training_goes_on_as_if_nothing_had_happened() {
+  local status=0 options=(--hidden 16)
+  "$programs/sentiment" "${options[@]}" --epochs 60 --log parts.jsonl --save parts.st --quiet >out &
+  until [[ -s parts.jsonl ]]; do sleep 0.01; done
+  kill -INT $!
+  wait $! || status=$?
+  [[ $status == 130 ]] || fail "interrupted, it ended with $status: $(cat out)"
+  grep -q "train --load parts.st" out || fail "it does not say how to go on"
+  local epochs
+  epochs=$(wc -l <parts.jsonl)
+  check "$epochs < 30" "epochs before the interruption"
+  sentiment train --load parts.st --epochs $((epochs + 2)) --quiet >out
+  sentiment "${options[@]}" --epochs $((epochs + 2)) --log whole.jsonl --save whole.st --quiet >out
+  [[ $(values whole.jsonl train_loss) == "$(values parts.jsonl train_loss)" ]] ||
+    fail "the two runs differ"
+  [[ $(sentiment classify --load whole.st "the food was bad") == \
+    "$(sentiment classify --load parts.st "the food was bad")" ]] || fail "the two models differ"
 }
 
 "$2"

@@ -65,6 +65,23 @@ void require_writable(const std::string& path) {
     throw unroll::FileError(fmt::format("cannot write {}: {}", path, std::strerror(errno)));
 }
 
+void for_each_line(const std::vector<std::string>& given,
+                   const std::function<void(const std::string&, const std::string&)>& f) {
+  std::int64_t number = 0;
+  const auto call = [&](const std::string& line) {
+    const std::string where = fmt::format("line {}", ++number);
+    try {
+      f(line, where);
+    } catch (const unroll::ValueError& error) {
+      throw unroll::ValueError(fmt::format("{}: {}", where, error.what()));
+    }
+    std::fflush(stdout);
+  };
+  for (const std::string& line : given) call(line);
+  if (given.empty())
+    for (std::string line; std::getline(std::cin, line);) call(line);
+}
+
 void warn(const std::string& message) { fmt::print(stderr, "warning: {}\n", message); }
 
 std::string grouped(std::int64_t number) {

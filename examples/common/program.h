@@ -23,6 +23,12 @@ void parse(CLI::App& app, std::vector<std::string> arguments);
 /// after it.
 void require_writable(const std::string& path);
 
+/// Calls f(line, "line 1"), f(line, "line 2"), ... for the lines that are given or, if there are
+/// none, for those of stdin, and flushes stdout each time: somebody may be typing. A ValueError
+/// gets the number of its line.
+void for_each_line(const std::vector<std::string>& given,
+                   const std::function<void(const std::string&, const std::string&)>& f);
+
 /// "warning: ..." on stderr.
 void warn(const std::string& message);
 
