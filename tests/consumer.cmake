@@ -1,8 +1,11 @@
-# Installs the library into a scratch directory and builds and runs the program in tests/consumer
-# against that copy.
+# Builds and runs the program in tests/consumer as a user of the library would.
 #
-# Arguments: BUILD, the build directory; SOURCE, the project; WORK, a scratch directory; CXX, FLAGS,
-# TYPE, GENERATOR and LAUNCHER as the build directory has them.
+# Arguments: KIND, what it is built against:
+#   installed     what cmake --install gives, by find_package and by pkg-config
+#   package       the Debian package, unpacked
+#   subdirectory  the sources, by add_subdirectory, as shared libraries
+# BUILD, the build directory; SOURCE, the project; WORK, a scratch directory; CXX, FLAGS, TYPE,
+# GENERATOR and LAUNCHER as the build directory has them.
 cmake_minimum_required(VERSION 3.25)
 
 function(run)
@@ -11,21 +14,60 @@ function(run)
   if(result)
     message(FATAL_ERROR "${ARGN}\nfailed:\n${output}")
   endif()
+  set(output "${output}" PARENT_SCOPE)
 endfunction()
 
-file(REMOVE_RECURSE ${WORK})
-run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
-run(${CMAKE_COMMAND} -S ${SOURCE}/tests/consumer -B ${WORK}/build -G ${GENERATOR}
-    -D CMAKE_BUILD_TYPE=${TYPE} -D CMAKE_CXX_COMPILER=${CXX} -D CMAKE_CXX_FLAGS=${FLAGS}
-    -D CMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER} -D CMAKE_PREFIX_PATH=${WORK}/prefix)
-run(${CMAKE_COMMAND} --build ${WORK}/build)
-run(${WORK}/build/consumer)
+# build_consumer(argument...) configures with these arguments, builds and runs.
+function(build_consumer)
+  run(${CMAKE_COMMAND} -S ${SOURCE}/tests/consumer -B ${work}/build -G ${GENERATOR}
+      -D CMAKE_BUILD_TYPE=${TYPE} -D CMAKE_CXX_COMPILER=${CXX} -D CMAKE_CXX_FLAGS=${FLAGS}
+      -D CMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER} ${ARGN})
+  run(${CMAKE_COMMAND} --build ${work}/build)
+  run(${work}/build/consumer)
+endfunction()
 
 # The copy must not point back here.
-file(GLOB_RECURSE files ${WORK}/prefix/*.cmake ${WORK}/prefix/*.h)
-foreach(file ${files})
-  file(STRINGS ${file} leaks REGEX "${SOURCE}/|${BUILD}/")
-  if(leaks)
-    message(SEND_ERROR "${file} names the source or the build directory:\n${leaks}")
+function(check_no_leaks prefix)
+  file(GLOB_RECURSE files ${prefix}/*.cmake ${prefix}/*.h ${prefix}/*.pc)
+  if(NOT files)
+    message(FATAL_ERROR "nothing is installed in ${prefix}")
   endif()
-endforeach()
+  foreach(file ${files})
+    file(STRINGS ${file} leaks REGEX "${SOURCE}/|${BUILD}/")
+    if(leaks)
+      message(SEND_ERROR "${file} names the source or the build directory:\n${leaks}")
+    endif()
+  endforeach()
+endfunction()
+
+set(work ${WORK}/${KIND})
+file(REMOVE_RECURSE ${work})
+
+if(KIND STREQUAL installed)
+  run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${work}/prefix)
+  build_consumer(-D CMAKE_PREFIX_PATH=${work}/prefix)
+  check_no_leaks(${work}/prefix)
+
+  # Once more by pkg-config, and from another place than the one it was installed to.
+  file(RENAME ${work}/prefix ${work}/moved)
+  set(ENV{PKG_CONFIG_PATH} ${work}/moved/lib/pkgconfig)
+  run(pkg-config --cflags --libs unroll)
+  separate_arguments(options UNIX_COMMAND "${FLAGS} ${output}")
+  run(${CXX} -std=c++20 ${SOURCE}/tests/consumer/main.cpp ${options} -o ${work}/by_pkg_config)
+  run(${work}/by_pkg_config)
+elseif(KIND STREQUAL package)
+  run(cpack --config ${BUILD}/CPackConfig.cmake -G DEB -B ${work}/package)
+  file(GLOB package ${work}/package/*.deb)
+  run(dpkg-deb --extract ${package} ${work}/root)
+  build_consumer(-D CMAKE_PREFIX_PATH=${work}/root/usr)
+  check_no_leaks(${work}/root)
+elseif(KIND STREQUAL subdirectory)
+  build_consumer(-D UNROLL_SOURCE=${SOURCE} -D UNROLL_WERROR=ON -D BUILD_SHARED_LIBS=ON)
+  file(GLOB shared ${work}/build/unroll/libunroll_*.so)
+  list(LENGTH shared count)
+  if(NOT count EQUAL 5)
+    message(FATAL_ERROR "there are not five shared libraries: ${shared}")
+  endif()
+else()
+  message(FATAL_ERROR "there is no kind '${KIND}'")
+endif()
