@@ -123,7 +123,6 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
   [[noreturn]] void unexpected(const std::string& what) const {
     switch (place_) {
-      case Place::start: invalid("the header is not an object");
       case Place::top: invalid("'{}': {} where an object must stand", name_, what);
       case Place::metadata:
         invalid("'{}': '{}': {} where a string must stand", kMetadata, key_, what);

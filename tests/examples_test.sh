@@ -154,6 +154,7 @@ mistakes_get_one_clear_error() {
   refuses 2 "--lr: must be above 0, not nan" --lr nan
   refuses 2 "--cell: tree not in {rnn,gru,lstm}" train --cell tree
   refuses 2 "The following argument" --size 3
+  UNROLL_NUM_THREADS=none refuses 1 "UNROLL_NUM_THREADS must be a number from 1 to 4096, not 'none'"
   refuses 1 "cannot read 'none.txt'" --text none.txt
   refuses 1 "cannot read 'latin.txt'" --text latin.txt
   refuses 1 "short.txt: sequential_windows" --text short.txt

@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "modules/modules.h"
+#include "optim/optim.h"
 #include "support.h"
 
 // The sanitizers see every allocation when nothing is cached, and bring an operator new of their
@@ -184,6 +186,40 @@ TEST_CASE("memory: a training loop in its stride asks the system for nothing") {
   CHECK(after.in_use == before.in_use);
   CHECK(after.allocations - before.allocations > 30 * 12 * 10);
   if (kCaches) CHECK(after.system_calls == before.system_calls);
+}
+
+TEST_CASE("memory: it is flat over 10,000 training steps") {
+  // Everything that a real training has: batches of changing length, dropout, clipping, a schedule.
+  manual_seed(1);
+  Embedding embed(10, 6);
+  LSTM lstm(6, 8);
+  Linear out(8, 10);
+  Adam optimizer(parameters(embed, lstm, out), {.lr = 1e-3});
+  LRScheduler schedule(optimizer, ExponentialLR{.gamma = 0.9999});
+  const auto step = [&](std::int64_t i) {
+    const Tensor x = randint(0, 10, {2 + i % 5, 2});
+    const auto [hs, last] = lstm(dropout(embed(x), 0.1));
+    optimizer.zero_grad();
+    cross_entropy(out(hs), x).backward();
+    clip_grad_norm(optimizer.parameters(), 1.0);
+    optimizer.step();
+    schedule.step();
+  };
+  // The sanitizers keep nothing, so there 1,000 steps show as much as 10,000.
+  const std::int64_t hundreds = kSanitized ? 10 : 100;
+  for (std::int64_t i = 0; i < 100; ++i) step(i);
+  const PoolStats before = pool_stats();
+  reset_peak_memory();
+  step(0), step(4);
+  const std::int64_t peak = pool_stats().peak_in_use;
+  for (std::int64_t hundred = 0; hundred < hundreds; ++hundred) {
+    for (std::int64_t i = 0; i < 100; ++i) step(i);
+    const PoolStats now = pool_stats();
+    REQUIRE(now.in_use == before.in_use);
+    REQUIRE(now.peak_in_use == peak);
+    REQUIRE(now.cached == before.cached);
+    if (kCaches) REQUIRE(now.system_calls == before.system_calls);
+  }
 }
 
 TEST_CASE("memory: a training step calls operator new as often for 256 time steps as for 16") {

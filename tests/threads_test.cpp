@@ -10,6 +10,8 @@
 
 #include "framework/autograd.h"
 #include "framework/kernels/parallel.h"
+#include "modules/modules.h"
+#include "optim/optim.h"
 #include "support.h"
 
 using namespace unroll;
@@ -72,7 +74,38 @@ std::vector<double> train(std::uint64_t seed, int steps) {
   return to_array(model.w).values;
 }
 
+/// The same with modules, an optimizer and random numbers of all kinds.
+std::vector<std::vector<double>> train_modules(std::uint64_t seed, int steps) {
+  manual_seed(seed);
+  Embedding embed(12, 6);
+  LSTM lstm(6, 8, {.num_layers = 2, .dropout = 0.2});
+  Linear out(8, 12);
+  Adam optimizer(parameters(embed, lstm, out));
+  for (int i = 0; i < steps; ++i) {
+    const Tensor x = randint(0, 12, {5, 3});
+    const auto [hs, last] = lstm(embed(x));
+    optimizer.zero_grad();
+    cross_entropy(out(hs), x).backward();
+    clip_grad_norm(optimizer.parameters(), 1.0);
+    optimizer.step();
+  }
+  std::vector<std::vector<double>> learned;
+  for (const Tensor& parameter : optimizer.parameters())
+    learned.push_back(to_array(parameter).values);
+  return learned;
+}
+
 }  // namespace
+
+TEST_CASE("[thread] eight threads each training a model of its own get what one thread gets") {
+  std::vector<std::vector<std::vector<double>>> alone, together(8);
+  for (std::uint64_t i = 0; i < 8; ++i) alone.push_back(train_modules(i, 20));
+  at_once(8, [&](int i) {
+    together[static_cast<std::size_t>(i)] = train_modules(static_cast<std::uint64_t>(i), 20);
+  });
+  for (std::size_t i = 0; i < 8; ++i) CHECK(together[i] == alone[i]);
+  CHECK(alone[0] != alone[7]);
+}
 
 TEST_CASE("[thread] two threads train two models at once as each would alone") {
   std::vector<std::vector<double>> alone, together(3);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "framework/internal.h"
 #include "framework/kernels/parallel.h"
@@ -329,10 +330,15 @@ Tensor binary_cross_entropy_with_logits(const Tensor& input, const Tensor& targe
   };
   if (options.weight.defined()) require_broadcast("weight", options.weight);
   if (options.pos_weight.defined()) require_broadcast("pos_weight", options.pos_weight);
+  // A logit of -inf, as masks leave them, makes 0 * inf of what does not count.
+  const auto term = [](const Tensor& share, const Tensor& loss) {
+    const Tensor never = (share == 0.0) * (loss == std::numeric_limits<double>::infinity());
+    return masked_fill(share * loss, never, 0.0);
+  };
   return elementwise_loss(name, input, target, options, [&](const Tensor& x, const Tensor& y) {
-    Tensor positive = y * softplus(-x);
+    Tensor positive = term(y, softplus(-x));
     if (options.pos_weight.defined()) positive = positive * options.pos_weight.detach();
-    const Tensor loss = positive + (1.0 - y) * softplus(x);
+    const Tensor loss = positive + term(1.0 - y, softplus(x));
     return options.weight.defined() ? loss * options.weight.detach() : loss;
   });
 }

@@ -1,0 +1,89 @@
+// Errors that belong to no other test: of rules that users write, of sizes that no format holds, of
+// options. Each with its exact text.
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "framework/npy.h"
+#include "framework/safetensors.h"
+#include "modules/modules.h"
+#include "optim/optim.h"
+#include "support.h"
+#include "temporary_directory.h"
+
+using namespace unroll;
+using namespace unroll::test;
+
+namespace {
+
+/// y = x, whose rule says that dx is what `gradient` gives.
+Tensor with_rule(const Tensor& x, Tensor (*gradient)(const Tensor&)) {
+  return record("identity", {x}, x.detach().clone(), Keep::none,
+                [gradient](Back& back) { back.add(0, gradient(back.grad)); });
+}
+
+}  // namespace
+
+TEST_CASE("errors: a rule whose gradient does not fit its input is named") {
+  const Tensor x = ones({2, 3}).requires_grad_();
+  CHECK_THROWS_WITH_AS(
+      sum(with_rule(x, [](const Tensor& g) { return g.to(DType::f64); })).backward(),
+      "backward: identity gives input 0 a gradient of dtype f64, the input is f32", DTypeError);
+  CHECK_THROWS_WITH_AS(
+      sum(with_rule(x, [](const Tensor& g) { return sum(g, 0); })).backward(),
+      "backward: identity gives input 0 a gradient of shape (3), the input is (2, 3)", ShapeError);
+  CHECK_FALSE(x.grad().defined());
+}
+
+TEST_CASE("errors: lengths are a list") {
+  CHECK_THROWS_WITH_AS(sequence_mask(from_vector<std::int64_t>({1, 2}, {1, 2}), 3),
+                       "sequence_mask: lengths have one dimension, got shape (1, 2)", ShapeError);
+}
+
+TEST_CASE("errors: what no header holds is not written") {
+  const TemporaryDirectory directory;
+  Shape many;
+  many.resize(22000);
+  for (std::int64_t& size : many) size = 1;
+  CHECK_THROWS_WITH_AS(save_npy(directory.file("x.npy"), ones(many)),
+                       "save_npy: the tensor has too many dimensions", ValueError);
+  CHECK_THROWS_WITH_AS(save_safetensors(directory.file("x.safetensors"), {},
+                                        {{"text", std::string(100'000'000, 'x')}}),
+                       "save_safetensors: the header has 100000032 bytes, 100000000 are allowed",
+                       ValueError);
+  CHECK(directory.names().empty());
+}
+
+TEST_CASE("errors: options of Recurrent are checked, each under its name") {
+  CHECK_THROWS_WITH_AS(GRU(2, 3, {.variational = {.output = 1.0}}),
+                       "Recurrent: variational.output must be in [0, 1), but is 1", ValueError);
+  CHECK_THROWS_WITH_AS(GRU(2, 3, {.variational = {.recurrent = -0.5}}),
+                       "Recurrent: variational.recurrent must be in [0, 1), but is -0.5",
+                       ValueError);
+  const GRU both(2, 3, {.bidirectional = true});
+  CHECK_THROWS_WITH_AS(
+      both(zeros({4, 1, 2}), {zeros({1, 3})}),
+      "GRU: the state must hold 2 cell states (1 layer x 2 directions), but holds 1", ValueError);
+}
+
+TEST_CASE("errors: a state that holds no tensor cannot be put out") {
+  struct Stateless {
+    std::vector<Tensor> initial_state(std::int64_t) const { return {}; }
+    std::vector<Tensor> step(const Tensor&, const std::vector<Tensor>& s) const { return s; }
+  };
+  CHECK_THROWS_WITH_AS(scan(Stateless{}, zeros({2, 1, 3})), "a recurrent state must hold a tensor",
+                       ValueError);
+}
+
+TEST_CASE("errors: an optimizer's parameter that changes its dtype") {
+  Linear layer(2, 1, false);
+  Adam optimizer(layer.parameters());
+  sum(layer(ones({1, 2}))).backward();
+  optimizer.step();
+  layer.to(DType::f64);
+  sum(layer(ones({1, 2}, DType::f64))).backward();
+  CHECK_THROWS_WITH_AS(optimizer.step(),
+                       "Adam: parameter 0 is f64 now and was f32 in the step before", DTypeError);
+}
