@@ -3,16 +3,15 @@
 //   sentiment                                            learns the bundled sentences in half a
 //   minute sentiment --language chinese                         the same in Chinese, by characters
 //   sentiment --train FILE --dev FILE --test FILE        lines of yours: a label and a text on each
-//   sentiment classify "the food was not bad"            what does the saved model say?
-//   sentiment classify                                   ... of lines that you type
+//   sentiment classify "the food was not bad"            what a saved model says of this, or of
+//   stdin
 //
 // docs/examples/sentiment.md has the equations and all options.
 
 #include <fmt/format.h>
 #include <unroll/unroll.h>
 
-#include <iostream>
-#include <optional>
+#include <array>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,7 +22,6 @@
 #include "common/training.h"
 
 using namespace unroll;
-using examples::Metrics;
 
 namespace {
 
@@ -103,13 +101,11 @@ struct Models : Module {
 
 struct Examples {
   Sequences texts;
-  std::vector<std::int64_t> labels;
+  Tensor labels;  ///< [N]
 
   /// [B], those of a batch.
   Tensor targets(const PaddedBatch& batch) const {
-    std::vector<std::int64_t> wanted;
-    for (std::int64_t i : batch.indices) wanted.push_back(labels[static_cast<std::size_t>(i)]);
-    return from_vector(wanted);
+    return index_select(labels, 0, from_vector(batch.indices));
   }
 };
 
@@ -119,15 +115,16 @@ std::vector<std::string> split(const Config& config, const std::string& text) {
 
 Examples encode(const Config& config, const std::vector<LabelledLine>& lines,
                 const std::string& path, const Vocab& tokens, const Vocab& labels) {
-  Examples result;
+  Sequences texts;
+  std::vector<std::int64_t> targets;
   for (const LabelledLine& line : lines) {
     if (!labels.contains(line.label))
       throw ValueError(fmt::format("{}: line {}: the label '{}' is not among those to learn: {}",
                                    path, line.line, line.label, join(labels.tokens(), ", ")));
-    result.texts.push_back(tokens.encode(split(config, line.text)));
-    result.labels.push_back(labels.index(line.label));
+    texts.push_back(tokens.encode(split(config, line.text)));
+    targets.push_back(labels.index(line.label));
   }
-  return result;
+  return {texts, from_vector(targets)};
 }
 
 /// The fraction of texts whose most probable label is the right one.
@@ -138,20 +135,18 @@ double accuracy(const Model& model, const Examples& data) {
   double right = 0;
   for (const PaddedBatch& batch : bucketed_batches(data.texts, {.padding = kPadding}, generator))
     right += sum(argmax(model(batch)) == data.targets(batch)).item();
-  return right / static_cast<double>(data.labels.size());
+  return right / static_cast<double>(data.texts.size());
 }
 
 // --- Commands -----------------------------------------------------------------------------------
 
-int train(Config config, const examples::Call& call, const examples::Checkpoint* saved) {
-  const bool own = !config.train.empty();
-  if (!own && !(config.dev.empty() && config.test.empty()))
-    throw ValueError("--dev and --test need --train");
-  const auto path = [&](const std::string& given, const char* part) {
-    return own ? given
-               : examples::bundled(fmt::format("sentiment.{}.{}.txt", config.language, part));
-  };
-  const std::string train_path = path(config.train, "train");
+int train(const Config& config, const examples::Call& call, const examples::Checkpoint* saved) {
+  auto [train_path, dev_path, test_path] = std::array{config.train, config.dev, config.test};
+  if (train_path.empty()) {
+    if (!dev_path.empty() || !test_path.empty()) throw ValueError("--dev and --test need --train");
+    const std::string name = examples::bundled("sentiment." + config.language);
+    train_path = name + ".train.txt", dev_path = name + ".dev.txt", test_path = name + ".test.txt";
+  }
   const std::vector<LabelledLine> lines = read_labelled_lines(train_path);
   std::vector<std::string> all_tokens, all_labels;
   for (const LabelledLine& line : lines) {
@@ -165,12 +160,11 @@ int train(Config config, const examples::Call& call, const examples::Checkpoint*
                              : Vocab(all_labels, {.unknown_token = ""});
   if (labels.size() < 2) throw ValueError(train_path + " has only one label");
   const Examples train_set = encode(config, lines, train_path, tokens, labels);
-  const auto read = [&](const std::string& file) -> std::optional<Examples> {
-    if (file.empty()) return {};
-    return encode(config, read_labelled_lines(file), file, tokens, labels);
+  const auto read = [&](const std::string& file) {
+    return file.empty() ? Examples()
+                        : encode(config, read_labelled_lines(file), file, tokens, labels);
   };
-  const std::optional<Examples> dev = read(path(config.dev, "dev"));
-  const std::optional<Examples> test = read(path(config.test, "test"));
+  const Examples dev = read(dev_path), test = read(test_path);
 
   manual_seed(config.training.seed);
   Models models(config, tokens, labels);
@@ -189,9 +183,10 @@ int train(Config config, const examples::Call& call, const examples::Checkpoint*
                examples::grouped(models.bag.parameter_count()));
 
   const auto measure = [&](const std::string& part, const Examples& data) {
-    return Metrics{{part + "_accuracy", accuracy(models.reader, data)},
-                   {part + "_accuracy_bag", accuracy(models.bag, data)}};
+    return examples::Metrics{{part + "_accuracy", accuracy(models.reader, data)},
+                             {part + "_accuracy_bag", accuracy(models.bag, data)}};
   };
+  const std::string part = dev.texts.empty() ? "train" : "dev";
   const bool complete = training.run(
       [&](Generator& generator) {
         return bucketed_batches(
@@ -203,25 +198,21 @@ int train(Config config, const examples::Call& call, const examples::Checkpoint*
                                           cross_entropy(models.bag(batch), targets),
                                       targets.numel()};
       },
-      [&] { return dev ? measure("dev", *dev) : measure("train", train_set); });
-  const std::string part = dev ? "dev" : "train";
-  if (training.epochs() > 0)
-    training.plot("accuracy, " + part, "accuracy",
-                  {{part + "_accuracy", "GRU"}, {part + "_accuracy_bag", "bag of words"}});
+      [&] { return measure(part, dev.texts.empty() ? train_set : dev); });
+  training.plot("accuracy, " + part, "accuracy",
+                {{part + "_accuracy", "GRU"}, {part + "_accuracy_bag", "bag of words"}});
   if (!complete) return training.exit_code();
 
   fmt::print("\nAccuracy after {} epochs, {:.1f} s:\n\n{:<10} {:>8} {:>14}\n", training.epochs(),
              training.seconds(), "", "GRU", "bag of words");
-  Metrics final;
-  const auto report = [&](const char* name, const Examples& data) {
-    const Metrics both = measure(name, data);
+  examples::Metrics all;
+  for (const auto& [name, data] : {std::pair("train", train_set), {"dev", dev}, {"test", test}}) {
+    if (data.texts.empty()) continue;
+    const examples::Metrics both = measure(name, data);
     fmt::print("{:<10} {:>7.1f}% {:>13.1f}%\n", name, 100 * both[0].second, 100 * both[1].second);
-    final.insert(final.end(), both.begin(), both.end());
-  };
-  report("train", train_set);
-  if (dev) report("dev", *dev);
-  if (test) report("test", *test);
-  training.log_final(final);
+    all.insert(all.end(), both.begin(), both.end());
+  }
+  training.log_final(all);
   return 0;
 }
 
@@ -236,10 +227,7 @@ void classify(const examples::Checkpoint& saved, const std::vector<std::string>&
   const NoGrad no_grad;
   examples::for_each_line(lines, [&](const std::string& line, const std::string& where) {
     const std::vector<std::int64_t> text = examples::encode(split(config, line), tokens, where);
-    if (text.empty()) {
-      fmt::print("{:<10} {:>5}  {}\n", "-", "-", line);
-      return;
-    }
+    if (text.empty()) return fmt::print("{:<10} {:>5}\n", "-", "-");
     const Tensor p = softmax(models.reader(pad_sequences({text}, kPadding)));
     const auto best = static_cast<std::int64_t>(argmax(p).item());
     fmt::print("{:<10} {:.3f}  {}\n", labels.token(best), p[0][best].item(), line);

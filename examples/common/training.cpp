@@ -234,7 +234,7 @@ void Training::log_final(const Metrics& metrics) {
 void Training::plot(
     const std::string& title, const std::string& y_label,
     const std::vector<std::pair<std::string, std::string>>& names_and_titles) const {
-  if (options_.plot.empty()) return;
+  if (options_.plot.empty() || at_.epoch == 0) return;
   std::vector<Curve> curves;
   for (const auto& [name, curve_title] : names_and_titles)
     curves.push_back({curve_title, curve(name)});
