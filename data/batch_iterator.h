@@ -9,15 +9,19 @@ namespace unroll {
 template <class Batches>
 class BatchIterator {
  public:
+  /// Stands at batch `index`.
   BatchIterator(const Batches& batches, std::int64_t index) : batches_(&batches), index_(index) {
     make();
   }
+  /// The batch.
   const typename Batches::Batch& operator*() const { return batch_; }
+  /// Goes on to the next batch, and makes it.
   BatchIterator& operator++() {
     ++index_;
     make();
     return *this;
   }
+  /// Whether both stand at the same batch.
   bool operator==(const BatchIterator& other) const { return index_ == other.index_; }
 
  private:

@@ -9,12 +9,14 @@
 
 namespace unroll {
 
+/// A sentence as three lists of one length.
 struct TaggedSentence {
-  std::vector<std::string> tokens;
-  std::vector<std::string> tags;
+  std::vector<std::string> tokens;  ///< the words
+  std::vector<std::string> tags;    ///< the tag of each
   std::vector<std::int64_t> lines;  ///< where each token stands in its file, from 1 on
 };
 
+/// Which columns are read.
 struct ConllOptions {
   std::int64_t token_column = 1;  ///< from 1 on; negative: from the last one on, which is -1
   std::int64_t tag_column = -1;   ///< likewise

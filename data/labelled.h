@@ -10,8 +10,8 @@ namespace unroll {
 
 /// "positive<tab>the food was good" or "positive the food was good".
 struct LabelledLine {
-  std::string label;
-  std::string text;
+  std::string label;      ///< the first word
+  std::string text;       ///< the rest
   std::int64_t line = 0;  ///< its number, from 1 on
 };
 

@@ -11,6 +11,7 @@ namespace unroll {
 
 // --- BLEU ---------------------------------------------------------------------------------------
 
+/// What BLEU is made of.
 struct BleuScore {
   double score = 0.0;                 ///< brevity_penalty x geometric mean of the precisions
   std::vector<double> precisions{};   ///< of n-grams of 1, 2, ... tokens; 0 where there are none
@@ -42,6 +43,7 @@ double sentence_bleu(const std::vector<std::string>& candidate,
 // A tag is "O" (outside), or a prefix and, behind '-', the type of an entity: B (its first token),
 // I or M (inside), E (its last), S (its only one). ValueError for any other.
 
+/// How tags say where an entity begins and ends.
 enum class TagScheme {
   BIO,    ///< every entity begins with B
   IOB1,   ///< all I, but B where an entity follows directly on one of the same type
@@ -51,9 +53,10 @@ enum class TagScheme {
 
 /// Tokens begin to end - 1 of a sentence.
 struct Entity {
-  std::string type;
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
+  std::string type;        ///< such as "PER"
+  std::int64_t begin = 0;  ///< the first token
+  std::int64_t end = 0;    ///< the token behind the last
+  /// The same type at the same place.
   bool operator==(const Entity&) const = default;
 };
 
@@ -72,21 +75,23 @@ std::string tag_errors(const std::vector<std::string>& tags, TagScheme scheme);
 std::vector<std::string> convert_tags(const std::vector<std::string>& tags, TagScheme from,
                                       TagScheme to);
 
+/// How many entities there are, were found, and were found rightly.
 struct EntityCounts {
-  std::int64_t expected = 0;
-  std::int64_t predicted = 0;
-  std::int64_t correct = 0;  ///< predicted with the expected begin, end and type
+  std::int64_t expected = 0;   ///< in the expected tags
+  std::int64_t predicted = 0;  ///< in the predicted tags
+  std::int64_t correct = 0;    ///< predicted with the expected begin, end and type
 
   double precision() const;  ///< correct / predicted; 0 for 0 / 0, as those below
   double recall() const;     ///< correct / expected
   double f1() const;         ///< 2 precision recall / (precision + recall)
 };
 
+/// Scores of entities, of all and by type, and of tokens.
 struct EntityScores {
-  EntityCounts all;
-  std::map<std::string, EntityCounts> types;
-  std::int64_t tokens = 0;
-  std::int64_t correct_tokens = 0;  ///< with the expected tag
+  EntityCounts all;                           ///< of all types together
+  std::map<std::string, EntityCounts> types;  ///< by type
+  std::int64_t tokens = 0;                    ///< how many there are
+  std::int64_t correct_tokens = 0;            ///< with the expected tag
 
   double accuracy() const;  ///< correct_tokens / tokens
 };

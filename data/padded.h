@@ -13,6 +13,7 @@ namespace unroll {
 /// Sequences of token indices.
 using Sequences = std::vector<std::vector<std::int64_t>>;
 
+/// Sequences side by side, one per column.
 struct PaddedBatch {
   Tensor x;                           ///< i64 [T, B], T the longest length; padding behind the rest
   Tensor lengths;                     ///< i64 [B]
@@ -26,9 +27,10 @@ PaddedBatch pad_sequences(const Sequences& sequences, const std::vector<std::int
 /// All sequences.
 PaddedBatch pad_sequences(const Sequences& sequences, std::int64_t padding);
 
+/// How sequences are put together.
 struct BucketOptions {
-  std::int64_t batch_size = 32;
-  std::int64_t padding = 0;  ///< the index that fills up short sequences
+  std::int64_t batch_size = 32;  ///< B, sequences side by side
+  std::int64_t padding = 0;      ///< the index that fills up short sequences
   /// Batches per bucket: with 1 a batch holds sequences of nearly one length and the least padding,
   /// with more its sequences are more of a mixture.
   std::int64_t bucket_batches = 8;
@@ -37,6 +39,7 @@ struct BucketOptions {
 /// One epoch of padded batches. Refers to the sequences, which have to live as long.
 class PaddedBatches {
  public:
+  /// What the iterator gives.
   using Batch = PaddedBatch;
 
   /// Number of batches.
@@ -44,7 +47,9 @@ class PaddedBatches {
   /// Batch i. Throws IndexError.
   PaddedBatch operator[](std::int64_t i) const;
 
+  /// The first batch, for a loop over all.
   BatchIterator<PaddedBatches> begin() const { return {*this, 0}; }
+  /// Behind the last batch.
   BatchIterator<PaddedBatches> end() const { return {*this, size()}; }
 
  private:

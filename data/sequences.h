@@ -22,6 +22,7 @@ struct WindowBatch {
   Tensor y;  ///< i64 [T, B]; y[t] is x[t + 1], and in the last row the token behind the window
 };
 
+/// The size of a batch of windows.
 struct WindowOptions {
   std::int64_t batch_size = 32;  ///< B, windows side by side
   std::int64_t num_steps = 35;   ///< T, tokens per window
@@ -33,6 +34,7 @@ struct WindowOptions {
 /// long.
 class WindowBatches {
  public:
+  /// What the iterator gives.
   using Batch = WindowBatch;
 
   /// Number of batches.
@@ -42,7 +44,9 @@ class WindowBatches {
   /// Batch i. Throws IndexError.
   WindowBatch operator[](std::int64_t i) const;
 
+  /// The first batch, for a loop over all.
   BatchIterator<WindowBatches> begin() const { return {*this, 0}; }
+  /// Behind the last batch.
   BatchIterator<WindowBatches> end() const { return {*this, size()}; }
 
  private:

@@ -11,6 +11,7 @@
 
 namespace unroll {
 
+/// Which tokens get an index.
 struct VocabOptions {
   std::int64_t min_freq = 1;  ///< a token that is seen less often than this gets no index
   /// Get the first indices (after the unknown token), seen or not: padding, begin, end.
@@ -32,9 +33,11 @@ class Vocab {
   /// for a token that is empty or not UTF-8, for one that is reserved twice, and for min_freq < 1.
   explicit Vocab(const std::vector<std::string>& text, const VocabOptions& options = {});
 
+  /// Number of tokens.
   std::int64_t size() const { return static_cast<std::int64_t>(tokens_.size()); }
   /// All tokens by index.
   const std::vector<std::string>& tokens() const { return tokens_; }
+  /// Whether a token has an index of its own.
   bool contains(const std::string& token) const { return indices_.count(token) != 0; }
   /// Whether index 0 stands for unknown tokens.
   bool has_unknown() const { return has_unknown_; }
@@ -62,11 +65,11 @@ class Vocab {
   ///     tokens 28
   ///     (an empty line)
   ///     <unk>
-  ///     \s
   ///     e
+  ///     t
   ///
-  /// In a token, \s \t \n \r \\ stand for a space, a tab, a line feed, a carriage return and a
-  /// backslash.
+  /// In a token, `\s`, `\t`, `\n`, `\r` and `\\` stand for a space, a tab, a line feed, a carriage
+  /// return and a backslash.
   std::string to_text() const;
   /// Reads what to_text() wrote and takes nothing else. Throws FileError, naming `source` and the
   /// line.
@@ -75,6 +78,7 @@ class Vocab {
   /// to_text() to a file and back. `path` holds either the old or the whole new file. Throw
   /// FileError.
   void save(const std::string& path) const;
+  /// Reads a file that save() wrote. Throws FileError.
   static Vocab load(const std::string& path);
 
  private:

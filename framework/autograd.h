@@ -32,6 +32,7 @@ class NoGrad {
 /// Whether operations of this thread are recorded.
 bool grad_enabled();
 
+/// How grad() sweeps.
 struct GradOptions {
   bool create_graph = false;           ///< make the gradients differentiable themselves
   std::optional<bool> retain_graph{};  ///< keep the graph for another sweep; default: create_graph
@@ -46,6 +47,7 @@ struct GradOptions {
 /// a model that they share.
 std::vector<Tensor> grad(const std::vector<Tensor>& ys, const std::vector<Tensor>& xs,
                          const GradOptions& options = {});
+/// The same for one y and one x.
 Tensor grad(const Tensor& y, const Tensor& x, const GradOptions& options = {});
 
 /// Tensor::backward for several results in one sweep.
@@ -62,11 +64,18 @@ struct Result;
 /// Which tensors the rule of an operation will ask for. What it does not ask for is freed early.
 class Keep {
  public:
-  static const Keep none, inputs, output;
+  static const Keep none;    ///< nothing
+  static const Keep inputs;  ///< all inputs
+  static const Keep output;  ///< the output
+  /// Input i alone; combine with |.
   static constexpr Keep input(int i) { return Keep(1u << i); }
+  /// What either keeps.
   constexpr Keep operator|(Keep other) const { return Keep(bits_ | other.bits_); }
+  /// Whether input i is kept.
   constexpr bool has_input(int i) const { return i < 31 ? (bits_ >> i & 1u) != 0 : all_inputs(); }
+  /// Whether any input is kept.
   constexpr bool has_any_input() const { return (bits_ & 0x7fffffffu) != 0; }
+  /// Whether the output is kept.
   constexpr bool has_output() const { return (bits_ >> 31) != 0; }
 
  private:
@@ -187,6 +196,7 @@ class Back {
   Tensor result(int k, Tensor value) const;
 
   struct Sweep;
+  /// Made by a sweep.
   Back(const Tensor& g, detail::Node& node, Sweep& sweep) : grad(g), node_(node), sweep_(sweep) {}
 
  private:

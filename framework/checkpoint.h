@@ -43,13 +43,16 @@ class Checkpoint {
   /// Adds a part. Tensors are not copied: save before they change. Throws ValueError for a part or
   /// number whose name is empty, has a '.' or is there already.
   void add(const std::string& part, const NamedTensors& tensors);
+  /// The state of a generator.
   void add(const std::string& part, const Generator& generator);
   /// Anything with a state_dict(): modules, optimizers, schedules, averages.
   template <class T>
   void add(const std::string& part, const T& owner) {
     add(part, owner.state_dict());
   }
+  /// A number of its own, such as the epoch.
   void add_number(const std::string& name, std::int64_t value);
+  /// A text of its own, such as a vocabulary.
   void add_text(const std::string& key, const std::string& text);
 
   /// The tensors of a part, by the names that they had; none if there is no such part.
@@ -57,12 +60,14 @@ class Checkpoint {
   /// Give back what was added. Throw FileError, naming file and part, for what does not fit; then
   /// nothing has changed.
   void load(const std::string& part, Generator& generator) const;
+  /// Anything with a load_state_dict().
   template <class T>
   void load(const std::string& part, T& owner) const {
     restore(part, [&](const NamedTensors& state) { owner.load_state_dict(state); });
   }
   /// Throw FileError where there is no such number or text.
   std::int64_t number(const std::string& name) const;
+  /// The text of that key. Throws FileError.
   const std::string& text(const std::string& key) const;
   /// The file that was read; empty for none.
   const std::string& path() const { return path_; }

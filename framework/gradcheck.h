@@ -9,13 +9,15 @@
 
 namespace unroll {
 
+/// How closely gradients are looked at.
 struct GradcheckOptions {
   int order = 1;       ///< 1: the gradient; 2: the gradient of the gradient, too
   double eps = 1e-6;   ///< half the distance of the difference quotient
   double atol = 1e-6;  ///< |analytic - numeric| <= atol + rtol * |numeric|
-  double rtol = 1e-5;
+  double rtol = 1e-5;  ///< see atol
 };
 
+/// What is checked: a function of the inputs.
 using GradcheckFunction = std::function<Tensor(const std::vector<Tensor>&)>;
 
 /// Compares the gradient of `f` by the tape with difference quotients, element by element, for

@@ -26,6 +26,7 @@ struct PoolStats {
 
 /// Counters of this thread's pool. in_use can be negative where other threads' buffers end here.
 PoolStats pool_stats();
+/// Makes peak_in_use what is in use now.
 void reset_peak_memory();
 /// Gives all cached memory of this thread back to the system.
 void empty_cache();

@@ -19,10 +19,12 @@ namespace unroll {
 
 // --- Elementwise: ops/elementwise.cpp -----------------------------------------------------------
 
+/// Element by element. Division, and exp to softplus below, are for floating-point tensors only
+/// (DTypeError for i64).
+/// @{
 Tensor operator+(const Tensor& a, const Tensor& b);
 Tensor operator-(const Tensor& a, const Tensor& b);
 Tensor operator*(const Tensor& a, const Tensor& b);
-/// Floating-point only, as are exp to softplus below (DTypeError for i64).
 Tensor operator/(const Tensor& a, const Tensor& b);
 Tensor operator+(const Tensor& a, double b);
 Tensor operator-(const Tensor& a, double b);
@@ -33,17 +35,25 @@ Tensor operator-(double a, const Tensor& b);
 Tensor operator*(double a, const Tensor& b);
 Tensor operator/(double a, const Tensor& b);
 Tensor operator-(const Tensor& x);
+/// @}
 
 /// |x|; the gradient at 0 is 0.
 Tensor abs(const Tensor& x);
 /// -1, 0 or 1; its gradient is 0 everywhere.
 Tensor sign(const Tensor& x);
+/// x^2
 Tensor square(const Tensor& x);
+/// e^x
 Tensor exp(const Tensor& x);
+/// The natural logarithm.
 Tensor log(const Tensor& x);
+/// The square root.
 Tensor sqrt(const Tensor& x);
+/// The sine.
 Tensor sin(const Tensor& x);
+/// The cosine.
 Tensor cos(const Tensor& x);
+/// The hyperbolic tangent.
 Tensor tanh(const Tensor& x);
 /// 1 / (1 + e^-x)
 Tensor sigmoid(const Tensor& x);
@@ -51,12 +61,15 @@ Tensor sigmoid(const Tensor& x);
 Tensor relu(const Tensor& x);
 /// log(1 + e^x), without overflow.
 Tensor softplus(const Tensor& x);
+/// x^exponent
 Tensor pow(const Tensor& x, double exponent);
+/// x^exponent, differentiable in both where x > 0.
 Tensor pow(const Tensor& x, const Tensor& exponent);
 /// min(max(x, low), high); the gradient is 1 where low <= x <= high, else 0.
 Tensor clamp(const Tensor& x, double low, double high);
 /// Where a == b each side gets half of the gradient.
 Tensor minimum(const Tensor& a, const Tensor& b);
+/// The larger one; where equal, each gets half of the gradient.
 Tensor maximum(const Tensor& a, const Tensor& b);
 /// condition != 0 ? a : b, elementwise with broadcasting; condition may have any dtype.
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
@@ -65,6 +78,7 @@ Tensor masked_fill(const Tensor& x, const Tensor& mask, double value);
 
 /// Comparisons give 1 where true and 0 where not, in the dtype of the operands, so that a mask can
 /// be multiplied in. No gradient.
+/// @{
 Tensor operator==(const Tensor& a, const Tensor& b);
 Tensor operator!=(const Tensor& a, const Tensor& b);
 Tensor operator<(const Tensor& a, const Tensor& b);
@@ -77,6 +91,7 @@ Tensor operator<(const Tensor& a, double b);
 Tensor operator<=(const Tensor& a, double b);
 Tensor operator>(const Tensor& a, double b);
 Tensor operator>=(const Tensor& a, double b);
+/// @}
 
 // --- Matrix product: ops/matmul.cpp -------------------------------------------------------------
 
@@ -89,11 +104,13 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = Tensor
 // --- Reductions: ops/reduce.cpp -----------------------------------------------------------------
 // Over `axes` (default: all). With keepdim the reduced dimensions stay, with size 1.
 
+/// The sum over the axes.
 Tensor sum(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
 /// Floating-point only. The mean of nothing is NaN.
 Tensor mean(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
 /// Largest and smallest value; ties share the gradient evenly. An empty range throws ShapeError.
 Tensor max(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
+/// The smallest value, as max().
 Tensor min(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
 /// Position of the largest value along one dimension (the first of equals), i64. No gradient.
 Tensor argmax(const Tensor& x, std::int64_t dim = -1, bool keepdim = false);
@@ -110,7 +127,9 @@ Tensor sum_to(const Tensor& x, const Shape& shape);
 
 // --- Softmax: ops/softmax.cpp -------------------------------------------------------------------
 
+/// e^x / sum(e^x) along dim, without overflow.
 Tensor softmax(const Tensor& x, std::int64_t dim = -1);
+/// log(softmax(x)), exact also where softmax rounds to 0.
 Tensor log_softmax(const Tensor& x, std::int64_t dim = -1);
 
 // --- Losses: ops/loss.cpp -----------------------------------------------------------------------
@@ -125,15 +144,17 @@ Tensor log_softmax(const Tensor& x, std::int64_t dim = -1);
 // weights, masks and i64 targets. Shapes that differ from those given here throw ShapeError, a
 // length outside of [0, T] throws ValueError.
 
+/// What becomes of the losses: as they are, their mean, or their sum.
 enum class Reduction { none, mean, sum };
 
+/// Options of cross_entropy and perplexity.
 struct CrossEntropyOptions {
   Tensor weight{};                        ///< [C], of the classes; default: 1 for each
   std::int64_t ignore_index = -100;       ///< targets with this value don't count
   Reduction reduction = Reduction::mean;  ///< mean: over the weights of the targets that count
   double label_smoothing = 0.0;           ///< in [0, 1] (ValueError)
-  Tensor mask{};
-  Tensor lengths{};
+  Tensor mask{};                          ///< which targets count; see above
+  Tensor lengths{};                       ///< how many steps of each sequence count; see above
 };
 /// -log softmax(logits)[target]. logits: [..., C], targets: [...] of i64 with the same leading
 /// dimensions. With weights w, and with label smoothing e (Szegedy et al. 2016), which gives part e
@@ -151,12 +172,13 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
 double perplexity(const Tensor& logits, const Tensor& targets,
                   const CrossEntropyOptions& options = {});
 
+/// Options of nll_loss.
 struct NLLLossOptions {
   Tensor weight{};                        ///< [C], of the classes; default: 1 for each
   std::int64_t ignore_index = -100;       ///< targets with this value don't count
   Reduction reduction = Reduction::mean;  ///< mean: over the weights of the targets that count
-  Tensor mask{};
-  Tensor lengths{};
+  Tensor mask{};                          ///< which targets count; see above
+  Tensor lengths{};                       ///< how many steps of each sequence count; see above
 };
 /// -w[target] log_probs[target], for what log_softmax gives. Shapes and errors as cross_entropy.
 Tensor nll_loss(const Tensor& log_probs, const Tensor& targets, const NLLLossOptions& options = {});
@@ -164,31 +186,34 @@ Tensor nll_loss(const Tensor& log_probs, const Tensor& targets, const NLLLossOpt
 // Of input and target of one shape and dtype (DTypeError), elementwise; differentiable with respect
 // to both.
 
+/// Options of mse_loss and l1_loss.
 struct LossOptions {
-  Reduction reduction = Reduction::mean;
-  Tensor mask{};
-  Tensor lengths{};
+  Reduction reduction = Reduction::mean;  ///< what becomes of the losses
+  Tensor mask{};                          ///< which targets count; see above
+  Tensor lengths{};                       ///< how many steps of each sequence count; see above
 };
 /// (input - target)^2
 Tensor mse_loss(const Tensor& input, const Tensor& target, const LossOptions& options = {});
 /// |input - target|; the gradient at 0 is 0.
 Tensor l1_loss(const Tensor& input, const Tensor& target, const LossOptions& options = {});
 
+/// Options of huber_loss.
 struct HuberLossOptions {
-  Reduction reduction = Reduction::mean;
-  double delta = 1.0;  ///< above 0 (ValueError)
-  Tensor mask{};
-  Tensor lengths{};
+  Reduction reduction = Reduction::mean;  ///< what becomes of the losses
+  double delta = 1.0;                     ///< above 0 (ValueError)
+  Tensor mask{};                          ///< which targets count; see above
+  Tensor lengths{};                       ///< how many steps of each sequence count; see above
 };
 /// d^2 / 2 for d = input - target with |d| <= delta, delta (|d| - delta / 2) beyond (Huber 1964).
 Tensor huber_loss(const Tensor& input, const Tensor& target, const HuberLossOptions& options = {});
 
+/// Options of binary_cross_entropy_with_logits.
 struct BCEWithLogitsOptions {
   Tensor weight{};  ///< broadcast to the input: of the losses; `mean` does not divide by it
-  Reduction reduction = Reduction::mean;
-  Tensor pos_weight{};  ///< broadcast to the input: of the positive part
-  Tensor mask{};
-  Tensor lengths{};
+  Reduction reduction = Reduction::mean;  ///< what becomes of the losses
+  Tensor pos_weight{};                    ///< broadcast to the input: of the positive part
+  Tensor mask{};                          ///< which targets count; see above
+  Tensor lengths{};                       ///< how many steps of each sequence count; see above
 };
 /// Binary cross entropy of probabilities sigmoid(input) with targets in [0, 1], without overflow:
 /// -pos_weight target log sigmoid(input) - (1 - target) log(1 - sigmoid(input)).
@@ -206,11 +231,15 @@ Tensor sequence_mask(const Tensor& lengths, std::int64_t steps, DType dtype = DT
 Tensor reshape(const Tensor& x, const Shape& shape);
 /// Dimensions start..end (inclusive) merged into one.
 Tensor flatten(const Tensor& x, std::int64_t start = 0, std::int64_t end = -1);
+/// Without dimension `dim`, whose size is 1 (ShapeError otherwise).
 Tensor squeeze(const Tensor& x, std::int64_t dim);
+/// With a dimension of size 1 before `dim`.
 Tensor unsqueeze(const Tensor& x, std::int64_t dim);
+/// Two dimensions exchanged.
 Tensor transpose(const Tensor& x, std::int64_t dim0 = -2, std::int64_t dim1 = -1);
 /// Dimension i of the result is dimension order[i] of x.
 Tensor permute(const Tensor& x, const Shape& order);
+/// x repeated to a larger shape, as binary operations do.
 Tensor broadcast_to(const Tensor& x, const Shape& shape);
 /// The dimensions in `dims` back to front.
 Tensor flip(const Tensor& x, const Axes& dims);
@@ -249,6 +278,7 @@ Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype = DType:
 /// The part of the last two dimensions on and below (tril) or above (triu) the given diagonal, the
 /// rest 0.
 Tensor tril(const Tensor& x, std::int64_t diagonal = 0);
+/// The part on and above the diagonal.
 Tensor triu(const Tensor& x, std::int64_t diagonal = 0);
 
 }  // namespace unroll

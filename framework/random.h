@@ -12,7 +12,9 @@ namespace unroll {
 /// seeded through splitmix64. A value: copying it forks the sequence; the state can be saved.
 class Generator {
  public:
+  /// The sequence of that seed, from its beginning.
   explicit Generator(std::uint64_t seed = 0) { this->seed(seed); }
+  /// Goes to the beginning of the sequence of that seed.
   void seed(std::uint64_t seed);
   /// 64 random bits.
   std::uint64_t next();

@@ -10,6 +10,7 @@ namespace unroll {
 struct RowGrad {
   Tensor rows;    ///< i64 [n], rising
   Tensor values;  ///< [n, ...], contiguous
+  /// Whether there is one.
   bool defined() const { return rows.defined(); }
 };
 

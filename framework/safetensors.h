@@ -10,9 +10,10 @@
 
 namespace unroll {
 
+/// What a file holds.
 struct TensorFile {
-  NamedTensors tensors;
-  Metadata metadata;
+  NamedTensors tensors;  ///< in the order of the header
+  Metadata metadata;     ///< empty where the file has none
 };
 
 /// Writes to a temporary file beside `path`, flushes it to disk and renames it, so that `path`

@@ -13,18 +13,25 @@ namespace unroll {
 class Shape {
  public:
   Shape() = default;
+  /// The numbers of a list.
   Shape(std::initializer_list<std::int64_t> values) : Shape(values.begin(), values.size()) {}
+  /// The numbers of a vector.
   Shape(const std::vector<std::int64_t>& values) : Shape(values.data(), values.size()) {}
+  /// `count` numbers from an array.
   Shape(const std::int64_t* values, std::size_t count) {
     resize(static_cast<std::int64_t>(count));
     for (std::size_t i = 0; i < count; ++i) data()[i] = values[i];
   }
+  /// A copy.
   Shape(const Shape& other) : size_(other.size_) {
     if (other.heap_) copy_heap(other);
     copy_local(other);
   }
+  /// Takes over; `other` is empty then.
   Shape(Shape&& other) noexcept { steal(other); }
+  /// Becomes a copy.
   Shape& operator=(const Shape& other) { return *this = Shape(other); }
+  /// Takes over; `other` is empty then.
   Shape& operator=(Shape&& other) noexcept {
     if (this != &other) {
       delete[] heap_;
@@ -34,27 +41,41 @@ class Shape {
   }
   ~Shape() { delete[] heap_; }
 
+  /// How many numbers: a tensor's rank.
   std::int64_t size() const { return size_; }
+  /// Whether there is none: a scalar's shape.
   bool empty() const { return size_ == 0; }
+  /// The numbers in a row.
   const std::int64_t* data() const { return heap_ ? heap_ : local_; }
+  /// The numbers in a row, to write.
   std::int64_t* data() { return heap_ ? heap_ : local_; }
+  /// The first one.
   const std::int64_t* begin() const { return data(); }
+  /// Behind the last one.
   const std::int64_t* end() const { return data() + size_; }
+  /// The first one, to write.
   std::int64_t* begin() { return data(); }
+  /// Behind the last one, to write.
   std::int64_t* end() { return data() + size_; }
+  /// Number i, from 0 on; not checked.
   std::int64_t operator[](std::int64_t i) const { return data()[i]; }
+  /// Number i, to write; not checked.
   std::int64_t& operator[](std::int64_t i) { return data()[i]; }
+  /// The last one; there must be one.
   std::int64_t back() const { return data()[size_ - 1]; }
 
+  /// Adds one at the end.
   void push_back(std::int64_t value) {
     resize(size_ + 1);
     data()[size_ - 1] = value;
   }
+  /// Adds one before `position`.
   void insert(std::int64_t position, std::int64_t value) {
     resize(size_ + 1);
     for (std::int64_t i = size_ - 1; i > position; --i) data()[i] = data()[i - 1];
     data()[position] = value;
   }
+  /// Takes one out.
   void erase(std::int64_t position) {
     for (std::int64_t i = position; i + 1 < size_; ++i) data()[i] = data()[i + 1];
     --size_;
@@ -73,6 +94,7 @@ class Shape {
     return n;
   }
 
+  /// Whether both have the same numbers.
   friend bool operator==(const Shape& a, const Shape& b) {
     if (a.size_ != b.size_) return false;
     for (std::int64_t i = 0; i < a.size_; ++i)
@@ -121,10 +143,15 @@ std::string to_string(const Shape& shape);
 class Axes {
  public:
   Axes() = default;
+  /// One dimension.
   Axes(std::int64_t axis) : list_{axis} {}
+  /// One dimension.
   Axes(int axis) : list_{axis} {}
+  /// Several dimensions.
   Axes(std::initializer_list<std::int64_t> axes) : list_(axes) {}
+  /// Several dimensions.
   Axes(const Shape& axes) : list_(axes) {}
+  /// As they were given; empty: all.
   const Shape& list() const { return list_; }
 
  private:

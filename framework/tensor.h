@@ -16,13 +16,17 @@ namespace unroll {
 /// Element types. i64 holds indices and class labels and has no gradient.
 enum class DType : std::uint8_t { f32, f64, i64 };
 
+/// "f32", "f64" or "i64".
 std::string to_string(DType dtype);
 /// Bytes of one element.
 constexpr std::int64_t size_of(DType dtype) { return dtype == DType::f32 ? 4 : 8; }
+/// Whether it can have a gradient.
 constexpr bool is_floating(DType dtype) { return dtype != DType::i64; }
 
+/// The dtype of float, double or std::int64_t.
 template <class T>
 constexpr DType dtype_of();
+/// @cond
 template <>
 constexpr DType dtype_of<float>() {
   return DType::f32;
@@ -35,6 +39,7 @@ template <>
 constexpr DType dtype_of<std::int64_t>() {
   return DType::i64;
 }
+/// @endcond
 
 class Tensor;
 template <class T>
@@ -126,11 +131,16 @@ using Hook = std::function<Tensor(const Tensor& grad)>;
 class Tensor {
  public:
   Tensor() = default;
+  /// For the engine.
   explicit Tensor(detail::Ref<detail::TensorImpl> impl) : impl_(std::move(impl)) {}
 
+  /// Whether there is a tensor behind the handle.
   bool defined() const { return static_cast<bool>(impl_); }
+  /// The size of each dimension.
   const Shape& shape() const { return impl().shape; }
+  /// Elements from one index to the next, of each dimension.
   const Shape& strides() const { return impl().strides; }
+  /// The element type.
   DType dtype() const { return impl().dtype; }
   /// Number of dimensions; 0 for a scalar.
   std::int64_t dim() const { return shape().size(); }
@@ -176,9 +186,12 @@ class Tensor {
   /// Writes in place. They are not recorded: a leaf that requires a gradient takes them only under
   /// NoGrad, a tensor that an operation recorded on the tape never (GraphError). Return *this.
   Tensor& copy_(const Tensor& source);  ///< source is broadcast; any dtype
+  /// Sets all elements. ValueError for a number that i64 does not hold.
   Tensor& fill_(double value);
+  /// Sets all elements to 0.
   Tensor& zero_() { return fill_(0.0); }
   Tensor& add_(const Tensor& other, double alpha = 1.0);  ///< this += alpha * other
+  /// this *= factor
   Tensor& mul_(double factor);
 
   /// Whether backward reaches this tensor.
@@ -190,12 +203,14 @@ class Tensor {
   bool is_leaf() const;
   /// The gradient that backward() has summed so far; undefined before the first.
   Tensor grad() const;
+  /// Replaces .grad; an undefined tensor takes it away.
   void set_grad(const Tensor& grad);
   /// Keeps .grad of a tensor that an operation made, too.
   void retain_grad();
   /// Calls `hook` with the gradient of this tensor each time a backward has it complete. Returns a
   /// number for remove_hook.
   std::int64_t register_hook(Hook hook);
+  /// Takes a hook away.
   void remove_hook(std::int64_t id);
 
   /// Backpropagation: adds d(this)/d(leaf) to .grad of every leaf that asked for it (autograd.h
@@ -209,6 +224,7 @@ class Tensor {
     if (!impl_) throw_undefined();
     return *impl_;
   }
+  /// The counted pointer itself, for the engine.
   const detail::Ref<detail::TensorImpl>& impl_ref() const { return impl_; }
   /// Whether both handles are the same tensor.
   bool is(const Tensor& other) const { return impl_ == other.impl_; }
@@ -225,16 +241,22 @@ class Tensor {
 template <class T>
 class WriteView {
  public:
+  /// Made by Tensor::write(), which checks.
   explicit WriteView(Tensor tensor)
       : tensor_(std::move(tensor)), data_(detail::overwrite<T>(tensor_)), size_(tensor_.numel()) {}
   WriteView(const WriteView&) = delete;
   WriteView& operator=(const WriteView&) = delete;
   ~WriteView() { detail::overwrite<T>(tensor_); }
 
+  /// The elements, in row-major order.
   T* data() const { return data_; }
+  /// Number of elements.
   std::int64_t size() const { return size_; }
+  /// The first element.
   T* begin() const { return data_; }
+  /// Behind the last element.
   T* end() const { return data_ + size_; }
+  /// Element i in row-major order; not checked.
   T& operator[](std::int64_t i) const { return data_[i]; }
 
  private:
@@ -292,13 +314,19 @@ std::string to_string(const Tensor& tensor);
 
 /// Not initialised.
 Tensor empty(const Shape& shape, DType dtype = DType::f32);
+/// All 0.
 Tensor zeros(const Shape& shape, DType dtype = DType::f32);
+/// All 1.
 Tensor ones(const Shape& shape, DType dtype = DType::f32);
+/// All `value`.
 Tensor full(const Shape& shape, double value, DType dtype = DType::f32);
+/// All 0, with x's shape and dtype.
 Tensor zeros_like(const Tensor& x);
+/// All 1, with x's shape and dtype.
 Tensor ones_like(const Tensor& x);
 /// 0, 1, ..., n - 1, or start, start + step, ... below end (above it for a negative step).
 Tensor arange(std::int64_t n, DType dtype = DType::i64);
+/// start, start + step, ... below end (above it for a negative step).
 Tensor arange(double start, double end, double step, DType dtype = DType::f32);
 /// `steps` numbers from start to end, both included, evenly spaced.
 Tensor linspace(double start, double end, std::int64_t steps, DType dtype = DType::f32);
@@ -308,22 +336,27 @@ Tensor eye(std::int64_t n, DType dtype = DType::f32);
 /// From values: tensor(3.0), tensor({1, 2, 3}), tensor({{1, 2}, {3, 4}}). Rows of different
 /// lengths throw ShapeError.
 Tensor tensor(double value, DType dtype = DType::f32);
+/// One dimension.
 Tensor tensor(std::initializer_list<double> values, DType dtype = DType::f32);
+/// A matrix, row by row.
 Tensor tensor(std::initializer_list<std::initializer_list<double>> rows, DType dtype = DType::f32);
 /// Copies values, in row-major order; T is float, double or std::int64_t. Throws ShapeError when
 /// their number is not shape.numel(). Without a shape: one dimension.
 template <class T>
 Tensor from_vector(const std::vector<T>& values, const Shape& shape);
+/// The same as one dimension.
 template <class T>
 Tensor from_vector(const std::vector<T>& values) {
   return from_vector(values, Shape{static_cast<std::int64_t>(values.size())});
 }
 
+/// @cond
 extern template std::vector<float> Tensor::to_vector<float>() const;
 extern template std::vector<double> Tensor::to_vector<double>() const;
 extern template std::vector<std::int64_t> Tensor::to_vector<std::int64_t>() const;
 extern template Tensor from_vector(const std::vector<float>&, const Shape&);
 extern template Tensor from_vector(const std::vector<double>&, const Shape&);
 extern template Tensor from_vector(const std::vector<std::int64_t>&, const Shape&);
+/// @endcond
 
 }  // namespace unroll

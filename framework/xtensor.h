@@ -84,6 +84,7 @@ auto view(const Tensor& tensor) {
 template <class T>
 class MutableView {
  public:
+  /// Begins a write, as Tensor::write does.
   explicit MutableView(Tensor tensor)
       : write_(tensor.write<T>()), array_(detail::adapt(write_.data(), tensor.shape())) {}
 
@@ -99,6 +100,7 @@ class MutableView {
     }
     return *this;
   }
+  /// Sets all elements.
   MutableView& operator=(T value) {
     array_.fill(value);
     return *this;

@@ -28,9 +28,11 @@ struct AttentionMemory {
   Tensor keys;    ///< [B, S, K], [B, S, Q] for `general`, [B, S, hidden_size] for `additive`
   Tensor values;  ///< [B, S, V]
   Tensor mask;    ///< [B, 1, S]: added to the scores: 0, or -infinity in the padding
+  /// What it holds (for_each_tensor.h).
   auto fields() { return std::tie(keys, values, mask); }
 };
 
+/// The mean and its weights.
 struct AttentionResult {
   Tensor context;  ///< [B, V] or [T, B, V]
   Tensor weights;  ///< [B, S] or [T, B, S]; each row adds up to 1
@@ -47,6 +49,7 @@ struct AttentionResult {
 /// query_size = key_size.
 class Attention : public Module {
  public:
+  /// hidden_size: of `additive` alone.
   Attention(AttentionScore score, std::int64_t query_size, std::int64_t key_size,
             std::int64_t hidden_size = 0);
 
@@ -61,10 +64,10 @@ class Attention : public Module {
   /// query: [B, query_size], or [T, B, query_size] for T queries at once. Throws ShapeError.
   AttentionResult operator()(const Tensor& query, const AttentionMemory& memory) const;
 
-  AttentionScore score;
-  std::int64_t query_size;
-  std::int64_t key_size;
-  std::int64_t hidden_size;
+  AttentionScore score;         ///< how query and key are compared
+  std::int64_t query_size;      ///< Q
+  std::int64_t key_size;        ///< K
+  std::int64_t hidden_size;     ///< of `additive`, else 0
   std::optional<Linear> query;  ///< W_q [hidden_size, query_size], of `additive`
   std::optional<Linear> key;    ///< W_k [hidden_size, key_size] of `additive`, W [query_size,
                                 ///< key_size] of `general`

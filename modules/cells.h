@@ -30,8 +30,8 @@ struct RNNCellBase : Module {
   /// Zeros: [batch, output_size].
   Tensor initial_state(std::int64_t batch) const;
 
-  std::int64_t input_size;
-  std::int64_t hidden_size;
+  std::int64_t input_size;   ///< numbers per time step that go in
+  std::int64_t hidden_size;  ///< numbers of the state h
   std::int64_t output_size;  ///< of h: hidden_size, but for an LSTM with proj_size
   Tensor weight_ih;          ///< [G * hidden_size, input_size]
   Tensor weight_hh;          ///< [G * hidden_size, output_size]
@@ -55,15 +55,18 @@ struct RNNCellBase : Module {
   const char* name_;
 };
 
+/// What an RNN does to its sum.
 enum class Nonlinearity { tanh, relu };
 
+/// Options of RNNCell and RNN.
 struct RNNOptions {
-  Nonlinearity nonlinearity = Nonlinearity::tanh;
-  bool bias = true;
+  Nonlinearity nonlinearity = Nonlinearity::tanh;  ///< of the new state
+  bool bias = true;                                ///< whether there are biases
 };
 
 /// h' = tanh(W_ih x + b_ih + W_hh h + b_hh)                                     (Elman 1990)
 struct RNNCell : RNNCellBase {
+  /// Throws ValueError for sizes below 1.
   RNNCell(std::int64_t input_size, std::int64_t hidden_size, const RNNOptions& options = {});
 
   /// W_ih x + b_ih + b_hh. xs: [..., input_size].
@@ -75,8 +78,9 @@ struct RNNCell : RNNCellBase {
   Nonlinearity nonlinearity_;
 };
 
+/// Options of GRUCell and GRU.
 struct GRUOptions {
-  bool bias = true;
+  bool bias = true;  ///< whether there are biases
   /// Whether the reset gate is applied after the recurrent product, as in PyTorch and cuDNN, or
   /// before it, as in the paper and in textbooks.
   bool reset_after = true;
@@ -91,6 +95,7 @@ struct GRUOptions {
 ///   n  = tanh(W_in x + b_in + W_hn (r * h) + b_hn)
 ///   h' = (1 - z) * n + z * h
 struct GRUCell : RNNCellBase {
+  /// Throws ValueError for sizes below 1.
   GRUCell(std::int64_t input_size, std::int64_t hidden_size, const GRUOptions& options = {});
 
   /// W_ih x + b_ih and, but for b_hn under reset_after, b_hh. xs: [..., input_size].
@@ -105,8 +110,9 @@ struct GRUCell : RNNCellBase {
   bool reset_after_;
 };
 
+/// Options of LSTMCell and LSTM.
 struct LSTMOptions {
-  bool bias = true;
+  bool bias = true;  ///< whether there are biases
   /// What the bias of the forget gate (b_if + b_hf) starts with, 1 for instance (Gers et al. 2000;
   /// Jozefowicz et al. 2015); by default it is random as all others. Throws ValueError without
   /// bias.
@@ -116,9 +122,11 @@ struct LSTMOptions {
   std::int64_t proj_size = 0;
 };
 
+/// The state of an LSTM.
 struct LSTMState {
   Tensor h;  ///< [B, hidden_size] or [B, proj_size], the output
   Tensor c;  ///< [B, hidden_size], the memory
+  /// What it holds (for_each_tensor.h).
   auto fields() { return std::tie(h, c); }
 };
 
@@ -132,6 +140,7 @@ struct LSTMState {
 ///   c' = f * c + i * g
 ///   h' = o * tanh(c')                or, with proj_size,   h' = W_hr (o * tanh(c'))
 struct LSTMCell : RNNCellBase {
+  /// Throws ValueError for sizes below 1.
   LSTMCell(std::int64_t input_size, std::int64_t hidden_size, const LSTMOptions& options = {});
 
   /// W_ih x + b_ih + b_hh. xs: [..., input_size].

@@ -43,6 +43,7 @@ struct ViterbiResult {
 /// arguments that don't fit, and ValueError for lengths outside of 1 to T.
 class LinearChainCRF : public Module {
  public:
+  /// Throws ValueError for no tags, ShapeError for constraints of another number of them.
   explicit LinearChainCRF(std::int64_t num_tags, const CRFConstraints& constraints = {});
 
   /// -log p(tags | emissions): the mean over the sequences, their sum, or, with Reduction::none, of
@@ -60,10 +61,10 @@ class LinearChainCRF : public Module {
   /// they differ. Off the tape.
   ViterbiResult viterbi(const Tensor& emissions, const Tensor& lengths = {}) const;
 
-  std::int64_t num_tags;
-  Tensor start;        ///< [K]
-  Tensor transitions;  ///< [K, K], from row to column
-  Tensor end;          ///< [K]
+  std::int64_t num_tags;  ///< K
+  Tensor start;           ///< [K]
+  Tensor transitions;     ///< [K, K], from row to column
+  Tensor end;             ///< [K]
 
  private:
   /// The parameters, with -infinity where something is forbidden.

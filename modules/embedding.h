@@ -5,6 +5,7 @@
 
 namespace unroll {
 
+/// Options of Embedding.
 struct EmbeddingOptions {
   std::int64_t padding_idx = -1;  ///< a row that starts at 0 and gets no gradient; -1: none
   /// Whether the gradient comes by rows (framework/row_grad.h), so that a training step with SGD,
@@ -15,6 +16,7 @@ struct EmbeddingOptions {
 /// weight starts standard normal. Throws ValueError for sizes below 1 and for a padding_idx that is
 /// no row.
 struct Embedding : Module {
+  /// A table of random rows.
   Embedding(std::int64_t num_embeddings, std::int64_t embedding_dim,
             const EmbeddingOptions& options = {});
 
@@ -22,11 +24,11 @@ struct Embedding : Module {
   /// an index outside of [0, num_embeddings).
   Tensor operator()(const Tensor& indices) const;
 
-  std::int64_t num_embeddings;
-  std::int64_t embedding_dim;
-  std::int64_t padding_idx;
-  bool sparse;
-  Tensor weight;  ///< [num_embeddings, embedding_dim]
+  std::int64_t num_embeddings;  ///< rows
+  std::int64_t embedding_dim;   ///< numbers of a row
+  std::int64_t padding_idx;     ///< the row that gets no gradient; -1: none
+  bool sparse;                  ///< whether gradients come by rows
+  Tensor weight;                ///< [num_embeddings, embedding_dim]
 };
 
 }  // namespace unroll

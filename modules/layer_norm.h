@@ -5,8 +5,9 @@
 
 namespace unroll {
 
+/// Options of LayerNorm and of the cells with it.
 struct LayerNormOptions {
-  double eps = 1e-5;
+  double eps = 1e-5;               ///< added to the variance
   bool elementwise_affine = true;  ///< whether there are a weight and a bias
 };
 
@@ -23,10 +24,10 @@ struct LayerNorm : Module {
   /// x: [..., normalized_shape]; returns the same shape. Throws ShapeError.
   Tensor operator()(const Tensor& x) const;
 
-  Shape normalized_shape;
-  double eps;
-  Tensor weight;  ///< [normalized_shape], undefined without elementwise_affine
-  Tensor bias;    ///< [normalized_shape], undefined without elementwise_affine
+  Shape normalized_shape;  ///< the last dimensions, which are normalised
+  double eps;              ///< added to the variance
+  Tensor weight;           ///< [normalized_shape], undefined without elementwise_affine
+  Tensor bias;             ///< [normalized_shape], undefined without elementwise_affine
 };
 
 }  // namespace unroll

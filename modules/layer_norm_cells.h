@@ -21,6 +21,7 @@ namespace unroll {
 ///   c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
 ///   h' = sigmoid(o) * tanh(LN_c(c'))
 struct LayerNormLSTMCell : RNNCellBase {
+  /// Throws ValueError for sizes below 1.
   LayerNormLSTMCell(std::int64_t input_size, std::int64_t hidden_size,
                     const LayerNormOptions& options = {});
 
@@ -43,6 +44,7 @@ struct LayerNormLSTMCell : RNNCellBase {
 ///   n  = tanh(LN_in(W_in x) + sigmoid(r) * LN_hn(W_hn h))
 ///   h' = (1 - sigmoid(z)) * n + sigmoid(z) * h
 struct LayerNormGRUCell : RNNCellBase {
+  /// Throws ValueError for sizes below 1.
   LayerNormGRUCell(std::int64_t input_size, std::int64_t hidden_size,
                    const LayerNormOptions& options = {});
 

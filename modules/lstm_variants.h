@@ -11,8 +11,9 @@
 
 namespace unroll {
 
+/// Options of PeepholeLSTMCell.
 struct PeepholeLSTMOptions {
-  bool bias = true;
+  bool bias = true;  ///< whether there are biases
 };
 
 /// An LSTM whose gates see the memory (Gers and Schmidhuber 2000; Gers, Schraudolph and Schmidhuber
@@ -25,6 +26,7 @@ struct PeepholeLSTMOptions {
 ///   o  = sigmoid(W_io x + b_io + W_ho h + b_ho + w_co * c')
 ///   h' = o * tanh(c')
 struct PeepholeLSTMCell : RNNCellBase {
+  /// Throws ValueError for sizes below 1.
   PeepholeLSTMCell(std::int64_t input_size, std::int64_t hidden_size,
                    const PeepholeLSTMOptions& options = {});
 
@@ -40,8 +42,9 @@ struct PeepholeLSTMCell : RNNCellBase {
   Tensor weight_co;  ///< [hidden_size]
 };
 
+/// Options of CoupledLSTMCell.
 struct CoupledLSTMOptions {
-  bool bias = true;
+  bool bias = true;  ///< whether there are biases
 };
 
 /// An LSTM that forgets as much as it takes in: f = 1 - i (Greff et al. 2017, "CIFG"). Rows of the
@@ -53,6 +56,7 @@ struct CoupledLSTMOptions {
 ///   c' = (1 - i) * c + i * g
 ///   h' = o * tanh(c')
 struct CoupledLSTMCell : RNNCellBase {
+  /// Throws ValueError for sizes below 1.
   CoupledLSTMCell(std::int64_t input_size, std::int64_t hidden_size,
                   const CoupledLSTMOptions& options = {});
 

@@ -29,12 +29,17 @@ class ModuleCloneScope;
 std::string type_name(const std::type_info& type);
 }  // namespace detail
 
+/// The base of all that has parameters; see the top of this file.
 class Module {
  public:
   Module() : state_(std::make_shared<State>()) {}
+  /// Shares parameters, children and mode with `other`.
   Module(const Module& other) : state_(same_or_clone(other.state_)) {}
+  /// Takes them over.
   Module(Module&&) noexcept = default;
+  /// Shares them.
   Module& operator=(const Module&) = default;
+  /// Takes them over.
   Module& operator=(Module&&) noexcept = default;
   virtual ~Module() = default;
 
@@ -55,7 +60,9 @@ class Module {
 
   /// Training mode (the default) or evaluation mode, children included.
   void train(bool on = true);
+  /// Evaluation mode: train(false).
   void eval() { train(false); }
+  /// Whether it is in training mode.
   bool is_training() const { return state_->training; }
   /// Parameters stop (or start again) asking for gradients; what they have in .grad is dropped.
   void freeze(bool on = true);

@@ -34,15 +34,15 @@ namespace unroll {
 /// What one time step gives.
 template <class State>
 struct Step {
-  Tensor output;
-  State state;
+  Tensor output;  ///< [B, ...], of this time step
+  State state;    ///< what the next time step begins with
 };
 
 /// What a sequence gives: the outputs of all time steps, [T, B, ...], and the state after the last.
 template <class State>
 struct ScanResult {
-  Tensor outputs;
-  State state;
+  Tensor outputs;  ///< [T, B, ...]
+  State state;     ///< what the next time step begins with
 };
 
 /// How scan() goes through a sequence.
@@ -229,15 +229,16 @@ struct VariationalDropout {
 /// How the outputs of both directions become one.
 enum class Merge { concatenate, sum };
 
+/// Options of all recurrent modules.
 struct RecurrentOptions {
-  std::int64_t num_layers = 1;
-  bool batch_first = false;  ///< sequences are [B, T, ...] instead of [T, B, ...]; states stay
-  double dropout = 0.0;      ///< in training, on what comes out of each layer but the last
-  bool bidirectional = false;
-  Merge merge = Merge::concatenate;
-  VariationalDropout variational{};
-  std::int64_t truncate = 0;     ///< ScanOptions::truncate, in each layer and direction
-  double random_truncate = 0.0;  ///< ScanOptions::random_truncate
+  std::int64_t num_layers = 1;  ///< each reads what the one before it puts out
+  bool batch_first = false;     ///< sequences are [B, T, ...] instead of [T, B, ...]; states stay
+  double dropout = 0.0;         ///< in training, on what comes out of each layer but the last
+  bool bidirectional = false;   ///< every layer walks in both directions
+  Merge merge = Merge::concatenate;  ///< how the outputs of two directions become one
+  VariationalDropout variational{};  ///< masks that stay for all time steps
+  std::int64_t truncate = 0;         ///< ScanOptions::truncate, in each layer and direction
+  double random_truncate = 0.0;      ///< ScanOptions::random_truncate
 };
 
 namespace detail {
@@ -297,6 +298,7 @@ class Recurrent : public detail::RecurrentBase {
   static_assert(std::is_base_of_v<Module, Cell>, "Recurrent<Cell>: the cell is a Module");
   static_assert(detail::HasInitialState<Cell>,
                 "Recurrent<Cell>: the cell needs `State initial_state(std::int64_t batch) const`");
+  /// The state of one cell.
   using CellState = decltype(std::declval<const Cell&>().initial_state(detail::Count{1}));
   static_assert(CellFor<Cell, CellState>,
                 "Recurrent<Cell>: the cell needs `State step(const Tensor& x, const State& state) "
@@ -349,6 +351,7 @@ class Recurrent : public detail::RecurrentBase {
   /// with variational dropout, whose masks belong to one.
   Step<State> step(const Tensor& x, const State& state = {}) const;
 
+  /// What a walk begins with unless it is given: one per cell.
   State initial_state(std::int64_t batch) const;
 
   /// Throws IndexError.
@@ -372,6 +375,7 @@ class Recurrent : public detail::RecurrentBase {
   std::vector<Cell> cells_;
 };
 
+/// Recurrent(make): the cell is what make(layer, reverse) returns.
 template <class Make>
 requires std::is_invocable_v<Make&, std::int64_t, bool> Recurrent(Make, RecurrentOptions = {})
 ->Recurrent<std::invoke_result_t<Make&, std::int64_t, bool>>;
@@ -428,18 +432,26 @@ extern template class Recurrent<LSTMCell>;
 ///   LSTM lstm(3, 8, {.num_layers = 2, .bidirectional = true}, {.forget_bias = 1.0});
 ///   GRU gru(3, 8, {.reset_after = false});
 struct RNN : Recurrent<RNNCell> {
+  /// Throws ValueError for sizes and options out of their range.
   RNN(std::int64_t input_size, std::int64_t hidden_size, const RecurrentOptions& options = {},
       const RNNOptions& cell_options = {});
+  /// One layer in one direction.
   RNN(std::int64_t input_size, std::int64_t hidden_size, const RNNOptions& cell_options);
 };
+/// Layers of GRUCell; names, shapes and initialisation are PyTorch's.
 struct GRU : Recurrent<GRUCell> {
+  /// Throws ValueError for sizes and options out of their range.
   GRU(std::int64_t input_size, std::int64_t hidden_size, const RecurrentOptions& options = {},
       const GRUOptions& cell_options = {});
+  /// One layer in one direction.
   GRU(std::int64_t input_size, std::int64_t hidden_size, const GRUOptions& cell_options);
 };
+/// Layers of LSTMCell; names, shapes and initialisation are PyTorch's.
 struct LSTM : Recurrent<LSTMCell> {
+  /// Throws ValueError for sizes and options out of their range.
   LSTM(std::int64_t input_size, std::int64_t hidden_size, const RecurrentOptions& options = {},
        const LSTMOptions& cell_options = {});
+  /// One layer in one direction.
   LSTM(std::int64_t input_size, std::int64_t hidden_size, const LSTMOptions& cell_options);
 };
 

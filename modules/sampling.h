@@ -8,6 +8,7 @@
 
 namespace unroll {
 
+/// How a token is drawn.
 struct SamplingOptions {
   double temperature = 1.0;  ///< divides the logits: below 1 bolder, above 1 wilder; 0: arg-max
   std::int64_t top_k = 0;    ///< only the k most probable (Fan et al. 2018); 0: all

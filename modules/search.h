@@ -39,11 +39,13 @@ struct Hypothesis {
   bool ended = false;                ///< by `eos`, and not by max_length
 };
 
+/// Options of greedy search and of sampling.
 struct SearchOptions {
   std::int64_t max_length = 100;  ///< tokens at most, `eos` included
   std::int64_t eos = -1;          ///< the token that ends a sequence; -1: none does
 };
 
+/// Options of beam_search.
 struct BeamSearchOptions {
   std::int64_t beam_size = 4;     ///< hypotheses that go on at each step
   std::int64_t max_length = 100;  ///< tokens at most, `eos` included
@@ -53,6 +55,7 @@ struct BeamSearchOptions {
   std::int64_t n_best = 1;  ///< how many are returned at most; not above beam_size
 };
 
+/// Options of exhaustive_search.
 struct ExhaustiveSearchOptions {
   std::int64_t max_length = 100;          ///< tokens at most, `eos` included
   std::int64_t eos = -1;                  ///< the token that ends a sequence; -1: none does

@@ -68,15 +68,18 @@ Tensor decode(Stepper& decoder, const Tensor& tokens, double sampling_probabilit
 /// target [T + 1, B] begins with the token that all sequences begin with and ends with `eos`.
 template <Encoder E, class D>
 struct EncoderDecoder : Module {
+  /// What the encoder returns.
   using Encoded = decltype(std::declval<const E&>()(std::declval<const Tensor&>(),
                                                     std::declval<const Tensor&>()));
   static_assert(DecoderFor<D, Encoded>,
                 "EncoderDecoder: the decoder is a Module with `State initial_state(const Encoded& "
                 "encoded) const`, where Encoded is what the encoder returns, and `Step<State> "
                 "step(const Tensor& tokens, const State& state) const`");
+  /// What the decoder goes on with.
   using State = std::decay_t<decltype(std::declval<const D&>().initial_state(
       std::declval<const Encoded&>()))>;
 
+  /// Takes both over as its children.
   EncoderDecoder(E e, D d)
       : encoder(child("encoder", std::move(e))), decoder(child("decoder", std::move(d))) {}
 
@@ -101,8 +104,8 @@ struct EncoderDecoder : Module {
     return detail::decode(stepper, target, sampling_probability, generator);
   }
 
-  E encoder;
-  D decoder;
+  E encoder;  ///< reads the source
+  D decoder;  ///< writes the target
 };
 
 // --- Recurrent encoder and decoder --------------------------------------------------------------
@@ -158,8 +161,10 @@ std::vector<Tensor> tensors_of(State state) {
 /// embedding's dimension, and for a batch_first rnn.
 template <class Cell>
 struct RecurrentEncoder : Module {
+  /// The state of one cell.
   using CellState = typename Recurrent<Cell>::CellState;
 
+  /// Takes both over as its children.
   RecurrentEncoder(Embedding e, Recurrent<Cell> r);
 
   /// source: [S, B] of i64; lengths: [B] of i64, 1 to S, or undefined.
@@ -170,8 +175,8 @@ struct RecurrentEncoder : Module {
   /// Numbers of the last layer's final state (both directions).
   std::int64_t context_size() const;
 
-  Embedding embedding;
-  Recurrent<Cell> rnn;
+  Embedding embedding;  ///< of the tokens
+  Recurrent<Cell> rnn;  ///< the layers
 };
 
 /// What a recurrent decoder goes on with.
@@ -181,10 +186,12 @@ struct DecoderState {
   Tensor context;              ///< [B, C], of the step before under attention
   /// Under attention what is looked at, and the weights [B, S] of the step before; else empty.
   std::vector<AttentionMemory> memory;
-  std::vector<Tensor> weights;
+  std::vector<Tensor> weights;  ///< see memory
+  /// What it holds (for_each_tensor.h).
   auto fields() { return std::tie(rnn, context, memory, weights); }
 };
 
+/// Options of RecurrentDecoder.
 struct DecoderOptions {
   /// The context of each step is made of all outputs of the encoder.
   std::optional<AttentionScore> attention{};
@@ -213,12 +220,16 @@ struct DecoderOptions {
 /// dimension; and as Attention does.
 template <class Cell>
 struct RecurrentDecoder : Module {
+  /// The state of one cell.
   using CellState = typename Recurrent<Cell>::CellState;
+  /// What goes from step to step.
   using State = DecoderState<CellState>;
 
+  /// Takes embedding and layers over as its children.
   RecurrentDecoder(const RecurrentEncoder<Cell>& encoder, Embedding e, Recurrent<Cell> r,
                    const DecoderOptions& options = {});
 
+  /// What the first step begins with.
   State initial_state(const EncoderResult<CellState>& encoded) const;
   /// tokens: [B] of i64; returns {logits [B, V], state}.
   Step<State> step(const Tensor& tokens, const State& state) const;
@@ -228,12 +239,12 @@ struct RecurrentDecoder : Module {
   /// returns [T, B, S]. Throws ValueError without attention.
   Tensor attention_weights(const Tensor& tokens, const State& state) const;
 
-  Embedding embedding;
-  Recurrent<Cell> rnn;
-  std::optional<Attention> attention;
-  std::vector<Linear> bridges;  ///< none where states are carried over as they are
-  Tensor output_weight;         ///< [V, output_size]; that of the embedding if tied
-  Tensor output_bias;           ///< [V]
+  Embedding embedding;                 ///< of the tokens
+  Recurrent<Cell> rnn;                 ///< the layers
+  std::optional<Attention> attention;  ///< undefined without
+  std::vector<Linear> bridges;         ///< none where states are carried over as they are
+  Tensor output_weight;                ///< [V, output_size]; that of the embedding if tied
+  Tensor output_bias;                  ///< [V]
 
  private:
   /// One step without the output layer. x: [B, E]; returns {h [B, output_size], state}.
@@ -242,11 +253,17 @@ struct RecurrentDecoder : Module {
   std::int64_t directions_;  ///< of the encoder
 };
 
+/// An encoder of RNN layers.
 using RNNEncoder = RecurrentEncoder<RNNCell>;
+/// An encoder of GRU layers.
 using GRUEncoder = RecurrentEncoder<GRUCell>;
+/// An encoder of LSTM layers.
 using LSTMEncoder = RecurrentEncoder<LSTMCell>;
+/// A decoder of RNN layers.
 using RNNDecoder = RecurrentDecoder<RNNCell>;
+/// A decoder of GRU layers.
 using GRUDecoder = RecurrentDecoder<GRUCell>;
+/// A decoder of LSTM layers.
 using LSTMDecoder = RecurrentDecoder<LSTMCell>;
 
 // --- Definitions --------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ namespace unroll {
 ///
 ///   Sequential net(Linear(3, 8), relu, Linear(8, 2));     // 0.weight, 0.bias, 2.weight, 2.bias
 struct Sequential : Module {
+  /// The layers, in the order in which they run.
   template <class... Layers>
   explicit Sequential(Layers... layers) {
     static_assert((std::is_invocable_r_v<Tensor, const Layers&, const Tensor&> && ...),
@@ -24,6 +25,7 @@ struct Sequential : Module {
     (add(std::move(layers)), ...);
   }
 
+  /// All layers, one after the other.
   Tensor operator()(const Tensor& x) const {
     Tensor y = x;
     for (const auto& layer : layers_) y = layer(y);

@@ -7,11 +7,12 @@
 
 namespace unroll {
 
+/// Options of Adadelta; the defaults are PyTorch's.
 struct AdadeltaOptions {
-  double lr = 1.0;
-  double rho = 0.9;
-  double eps = 1e-6;
-  double weight_decay = 0.0;
+  double lr = 1.0;            ///< learning rate
+  double rho = 0.9;           ///< how slowly the averages change
+  double eps = 1e-6;          ///< added to what is divided by
+  double weight_decay = 0.0;  ///< times the weight
 };
 
 /// Adadelta (Zeiler 2012, algorithm 1, with a learning rate):
@@ -25,7 +26,9 @@ struct AdadeltaOptions {
 /// Throws ValueError for negative numbers, and for a rho that is not below 1.
 class Adadelta : public Optimizer {
  public:
+  /// One group of parameters.
   explicit Adadelta(std::vector<Tensor> parameters, const AdadeltaOptions& options = {});
+  /// Another group of parameters, with options of its own.
   void add_param_group(std::vector<Tensor> parameters, const AdadeltaOptions& options);
 
  private:

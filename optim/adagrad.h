@@ -7,12 +7,13 @@
 
 namespace unroll {
 
+/// Options of Adagrad; the defaults are PyTorch's.
 struct AdagradOptions {
-  double lr = 1e-2;
-  double lr_decay = 0.0;
-  double weight_decay = 0.0;
-  double initial_accumulator_value = 0.0;
-  double eps = 1e-10;
+  double lr = 1e-2;                        ///< learning rate
+  double lr_decay = 0.0;                   ///< the rate falls as 1 / (1 + lr_decay t)
+  double weight_decay = 0.0;               ///< times the weight
+  double initial_accumulator_value = 0.0;  ///< what the sums of squares begin with
+  double eps = 1e-10;                      ///< added to what is divided by
 };
 
 /// Adagrad (Duchi et al. 2011), t being the number of updates of the parameter, and s, which starts
@@ -26,7 +27,9 @@ struct AdagradOptions {
 /// that have a gradient.
 class Adagrad : public Optimizer {
  public:
+  /// One group of parameters.
   explicit Adagrad(std::vector<Tensor> parameters, const AdagradOptions& options = {});
+  /// Another group of parameters, with options of its own.
   void add_param_group(std::vector<Tensor> parameters, const AdagradOptions& options);
 
  private:

@@ -8,11 +8,12 @@
 
 namespace unroll {
 
+/// Options of Adam; the defaults are PyTorch's.
 struct AdamOptions {
-  double lr = 1e-3;
-  std::array<double, 2> betas{0.9, 0.999};
-  double eps = 1e-8;
-  double weight_decay = 0.0;
+  double lr = 1e-3;                         ///< learning rate
+  std::array<double, 2> betas{0.9, 0.999};  ///< how slowly the averages of g and g^2 change
+  double eps = 1e-8;                        ///< added to what is divided by
+  double weight_decay = 0.0;                ///< times the weight
 };
 
 /// Adam (Kingma and Ba 2015, algorithm 1), t being the number of updates of the parameter:
@@ -25,11 +26,15 @@ struct AdamOptions {
 /// Throws ValueError for negative numbers, and for betas that are not below 1.
 class Adam : public Optimizer {
  public:
+  /// One group of parameters.
   explicit Adam(std::vector<Tensor> parameters, const AdamOptions& options = {});
+  /// Another group of parameters, with options of its own.
   void add_param_group(std::vector<Tensor> parameters, const AdamOptions& options);
 
  protected:
+  /// Which of the relatives.
   enum class Kind { adam, adamw, sparse };
+  /// For the relatives.
   Adam(const char* name, Kind kind) : Optimizer(name), kind_(kind) {}
 
  private:
@@ -40,25 +45,29 @@ class Adam : public Optimizer {
   std::vector<AdamOptions> options_;  ///< of each group
 };
 
+/// Options of AdamW; the defaults are PyTorch's.
 struct AdamWOptions {
-  double lr = 1e-3;
-  std::array<double, 2> betas{0.9, 0.999};
-  double eps = 1e-8;
-  double weight_decay = 1e-2;
+  double lr = 1e-3;                         ///< learning rate
+  std::array<double, 2> betas{0.9, 0.999};  ///< how slowly the averages of g and g^2 change
+  double eps = 1e-8;                        ///< added to what is divided by
+  double weight_decay = 1e-2;               ///< times the weight
 };
 
 /// Adam whose weight decay is no part of the gradient (Loshchilov and Hutter 2019, algorithm 2, as
 /// PyTorch writes it): w = (1 - lr * weight_decay) * w, then a step of Adam without weight decay.
 class AdamW : public Adam {
  public:
+  /// One group of parameters.
   explicit AdamW(std::vector<Tensor> parameters, const AdamWOptions& options = {});
+  /// Another group of parameters, with options of its own.
   void add_param_group(std::vector<Tensor> parameters, const AdamWOptions& options);
 };
 
+/// Options of SparseAdam; the defaults are PyTorch's.
 struct SparseAdamOptions {
-  double lr = 1e-3;
-  std::array<double, 2> betas{0.9, 0.999};
-  double eps = 1e-8;
+  double lr = 1e-3;                         ///< learning rate
+  std::array<double, 2> betas{0.9, 0.999};  ///< how slowly the averages of g and g^2 change
+  double eps = 1e-8;                        ///< added to what is divided by
 };
 
 /// Lazy Adam: of a table whose gradient comes by rows (Embedding with sparse) it updates only the
@@ -67,7 +76,9 @@ struct SparseAdamOptions {
 /// to sqrt(v) and not to sqrt(v / (1 - beta2^t)). A dense gradient is one of all rows.
 class SparseAdam : public Adam {
  public:
+  /// One group of parameters.
   explicit SparseAdam(std::vector<Tensor> parameters, const SparseAdamOptions& options = {});
+  /// Another group of parameters, with options of its own.
   void add_param_group(std::vector<Tensor> parameters, const SparseAdamOptions& options);
 };
 

@@ -37,6 +37,7 @@ class EMA {
   /// between two calls of swap(), load_state_dict also ValueError, and changes nothing, unless all
   /// fits.
   NamedTensors state_dict() const;
+  /// Copies a state in. Throws as the above.
   void load_state_dict(const NamedTensors& state);
 
  private:

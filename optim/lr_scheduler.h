@@ -60,19 +60,22 @@ class LRScheduler {
 struct StepLR {
   std::int64_t step_size;  ///< at least 1
   double gamma = 0.1;      ///< not negative, here and below
+  /// The rate at an epoch, from 0 on.
   double operator()(double lr, std::int64_t epoch) const;
 };
 
 /// Times gamma when an epoch of `milestones` is reached; one that is listed twice counts twice.
 struct MultiStepLR {
-  std::vector<std::int64_t> milestones;
-  double gamma = 0.1;
+  std::vector<std::int64_t> milestones;  ///< epochs
+  double gamma = 0.1;                    ///< the factor
+  /// The rate at an epoch, from 0 on.
   double operator()(double lr, std::int64_t epoch) const;
 };
 
 /// Times gamma after every epoch.
 struct ExponentialLR {
-  double gamma;
+  double gamma;  ///< the factor
+  /// The rate at an epoch, from 0 on.
   double operator()(double lr, std::int64_t epoch) const;
 };
 
@@ -82,13 +85,15 @@ struct LinearLR {
   double start_factor = 1.0 / 3.0;  ///< above 0, at most 1
   double end_factor = 1.0;          ///< in [0, 1]
   std::int64_t total_iters = 5;     ///< at least 1
+  /// The rate at an epoch, from 0 on.
   double operator()(double lr, std::int64_t epoch) const;
 };
 
 /// Half a cosine from lr down to eta_min in T_max epochs, and then up again, and so on.
 struct CosineAnnealingLR {
-  std::int64_t T_max;  ///< at least 1
-  double eta_min = 0.0;
+  std::int64_t T_max;    ///< at least 1
+  double eta_min = 0.0;  ///< the lowest rate
+  /// The rate at an epoch, from 0 on.
   double operator()(double lr, std::int64_t epoch) const;
 };
 
@@ -97,7 +102,8 @@ struct CosineAnnealingLR {
 struct CosineAnnealingWarmRestarts {
   std::int64_t T_0;         ///< at least 1
   std::int64_t T_mult = 1;  ///< at least 1
-  double eta_min = 0.0;
+  double eta_min = 0.0;     ///< the lowest rate
+  /// The rate at an epoch, from 0 on.
   double operator()(double lr, std::int64_t epoch) const;
 };
 
@@ -105,7 +111,8 @@ struct CosineAnnealingWarmRestarts {
 ///
 ///   LRScheduler schedule(opt, ChainedScheduler{{LinearLR{}, ExponentialLR{.gamma = 0.9}}});
 struct ChainedScheduler {
-  std::vector<LRRule> rules;
+  std::vector<LRRule> rules;  ///< in their order
+  /// The rate at an epoch, from 0 on.
   double operator()(double lr, std::int64_t epoch) const;
 };
 
@@ -113,15 +120,19 @@ struct ChainedScheduler {
 ///
 ///   LRScheduler schedule(opt, SequentialLR{{LinearLR{}, CosineAnnealingLR{.T_max = 45}}, {5}});
 struct SequentialLR {
-  std::vector<LRRule> rules;
+  std::vector<LRRule> rules;             ///< in their order
   std::vector<std::int64_t> milestones;  ///< rising, from 1 on, one less than rules
+  /// The rate at an epoch, from 0 on.
   double operator()(double lr, std::int64_t epoch) const;
 };
 
 // --- Plateau ------------------------------------------------------------------------------------
 
+/// Options of ReduceLROnPlateau; the defaults are PyTorch's.
 struct ReduceLROnPlateauOptions {
+  /// Whether small metrics are good, or large ones.
   enum class Mode { min, max };
+  /// Whether the threshold is a part of the best metric, or absolute.
   enum class ThresholdMode { rel, abs };
 
   Mode mode = Mode::min;       ///< whether smaller metrics are better, or larger
@@ -130,8 +141,8 @@ struct ReduceLROnPlateauOptions {
   double threshold = 1e-4;     ///< what is better by less is no improvement:
   ThresholdMode threshold_mode = ThresholdMode::rel;  ///< by a part of the best metric, or as it is
   std::int64_t cooldown = 0;  ///< epochs after a reduction that are not counted
-  double min_lr = 0.0;
-  double eps = 1e-8;  ///< a smaller change is not made
+  double min_lr = 0.0;        ///< no rate falls below it
+  double eps = 1e-8;          ///< a smaller change is not made
 };
 
 /// Multiplies the learning rates by a factor when a metric, such as the loss on validation data,
@@ -140,6 +151,7 @@ struct ReduceLROnPlateauOptions {
 /// options out of their range.
 class ReduceLROnPlateau {
  public:
+  /// Refers to the optimizer, which has to live as long.
   explicit ReduceLROnPlateau(Optimizer& optimizer, const ReduceLROnPlateauOptions& options = {});
   ReduceLROnPlateau(const ReduceLROnPlateau&) = delete;
   ReduceLROnPlateau& operator=(const ReduceLROnPlateau&) = delete;

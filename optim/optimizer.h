@@ -48,6 +48,7 @@ class Optimizer {
   double lr(std::size_t group = 0) const;
   /// Sets it for all groups, or for one. Throws ValueError for a negative one, IndexError.
   void set_lr(double lr);
+  /// Sets it for one group. Throws as the above.
   void set_lr(double lr, std::size_t group);
 
   /// What has to be saved to go on as if nothing had been interrupted: "lr" (f64, one per group)
@@ -63,13 +64,14 @@ class Optimizer {
   /// A buffer that is kept of each parameter of a group: like the parameter, with `start`
   /// everywhere before the first update.
   struct Buffer {
+    /// Named as PyTorch names it.
     Buffer(const char* buffer_name, double value = 0.0) : name(buffer_name), start(value) {}
-    std::string name;
-    double start;
+    std::string name;  ///< in the state_dict
+    double start;      ///< what it holds before the first update
   };
   /// What is remembered of one parameter.
   struct Slot {
-    std::size_t group = 0;
+    std::size_t group = 0;          ///< the parameter's
     std::int64_t step = 0;          ///< number of updates, this one included
     std::vector<Tensor> buffers{};  ///< empty before the first update
   };
@@ -79,6 +81,7 @@ class Optimizer {
   /// Throws ValueError when there are no parameters, for one that is undefined, no leaf, not
   /// floating-point, not contiguous or listed twice, and for a negative learning rate.
   void add_group(std::vector<Tensor> parameters, double lr, std::vector<Buffer> buffers = {});
+  /// The optimizer's name, for messages.
   const char* name() const { return name_; }
 
   /// Changes one parameter; runs under NoGrad. grad is contiguous.

@@ -7,13 +7,14 @@
 
 namespace unroll {
 
+/// Options of RMSprop; the defaults are PyTorch's.
 struct RMSpropOptions {
-  double lr = 1e-2;
-  double alpha = 0.99;
-  double eps = 1e-8;
-  double weight_decay = 0.0;
-  double momentum = 0.0;
-  bool centered = false;
+  double lr = 1e-2;           ///< learning rate
+  double alpha = 0.99;        ///< how slowly the average of g^2 changes
+  double eps = 1e-8;          ///< added to what is divided by
+  double weight_decay = 0.0;  ///< times the weight
+  double momentum = 0.0;      ///< the part of the step before that is kept
+  bool centered = false;      ///< divide by the standard deviation instead of the root mean square
 };
 
 /// RMSprop (Hinton 2012, lecture 6; centered: Graves 2013, eq. 38-40), as PyTorch writes it:
@@ -29,7 +30,9 @@ struct RMSpropOptions {
 /// and for an alpha that is not below 1.
 class RMSprop : public Optimizer {
  public:
+  /// One group of parameters.
   explicit RMSprop(std::vector<Tensor> parameters, const RMSpropOptions& options = {});
+  /// Another group of parameters, with options of its own.
   void add_param_group(std::vector<Tensor> parameters, const RMSpropOptions& options);
 
  private:

@@ -7,11 +7,12 @@
 
 namespace unroll {
 
+/// Options of SGD; the defaults are PyTorch's.
 struct SGDOptions {
-  double lr = 1e-3;
-  double momentum = 0.0;
-  bool nesterov = false;
-  double weight_decay = 0.0;
+  double lr = 1e-3;           ///< learning rate
+  double momentum = 0.0;      ///< the part of the step before that is kept
+  bool nesterov = false;      ///< look ahead along the momentum
+  double weight_decay = 0.0;  ///< times the weight
 };
 
 /// Stochastic gradient descent, with momentum as PyTorch writes it (Sutskever et al. 2013, with the
@@ -25,7 +26,9 @@ struct SGDOptions {
 /// weight decay it touches only the rows of a table that have a gradient.
 class SGD : public Optimizer {
  public:
+  /// One group of parameters.
   explicit SGD(std::vector<Tensor> parameters, const SGDOptions& options = {});
+  /// Another group of parameters, with options of its own.
   void add_param_group(std::vector<Tensor> parameters, const SGDOptions& options);
 
  private:

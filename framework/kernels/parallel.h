@@ -10,6 +10,7 @@ namespace unroll {
 /// variable UNROLL_NUM_THREADS, otherwise the number of cores. n < 1 throws ValueError-like
 /// std::invalid_argument. May be called at any time from one thread.
 void set_num_threads(int n);
+/// How many threads large operations use.
 int num_threads();
 
 namespace kernels {
