@@ -26,6 +26,8 @@ set(isa_optimisation -O3)
 if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
   set(isa_optimisation -O1 -fno-sanitize=undefined)
   list(APPEND isa_flags_avx512 -fno-sanitize=all)
+elseif(CMAKE_CXX_FLAGS MATCHES "--coverage")
+  set(isa_optimisation -O1)
 endif()
 
 set(isa_sources)

@@ -10,10 +10,11 @@ die() {
   exit 2
 }
 
-# prepare "$@": installs what is missing. Under sudo the rest of the script is then run again as the
+# prepare "LISTS" "$@": installs what is missing of these lists in cmake/. Under sudo the rest of the script is then run again as the
 # owner of the project, so that no file in it belongs to root.
 prepare() {
-  install_packages
+  install_packages $1
+  shift
   if [[ $EUID -eq 0 && -n ${SUDO_USER:-} && $(stat -c %U "$root") == "$SUDO_USER" ]]; then
     exec sudo -u "$SUDO_USER" -- "$0" "$@"
   fi
@@ -21,7 +22,7 @@ prepare() {
 
 install_packages() {
   local packages installed missing
-  mapfile -t packages < <(sed -e 's/#.*//' -e 's/ *$//' -e '/^$/d' "$root/cmake/packages.txt")
+  mapfile -t packages < <(cd "$root/cmake" && sed -e 's/#.*//' -e 's/ *$//' -e '/^$/d' "$@")
   if ! command -v apt-get >/dev/null; then
     require_tools "there is no apt-get here; unroll needs what Debian calls ${packages[*]}"
     return
@@ -95,7 +96,7 @@ run_tests() {
 # randomises addresses with more than 28 bits, so programs under them run without (if we may).
 for_preset() {
   local command=("${@:2}")
-  if [[ $1 =~ ^(sanitize|thread)$ ]] && setarch --addr-no-randomize true 2>/dev/null; then
+  if [[ $1 =~ ^(sanitize|thread|fuzz)$ ]] && setarch --addr-no-randomize true 2>/dev/null; then
     command=(setarch --addr-no-randomize "${command[@]}")
   fi
   "${command[@]}"
