@@ -3,9 +3,11 @@
 
 #include <doctest/doctest.h>
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "framework/memory.h"
 #include "framework/npy.h"
 #include "framework/safetensors.h"
 #include "modules/modules.h"
@@ -86,4 +88,39 @@ TEST_CASE("errors: an optimizer's parameter that changes its dtype") {
   sum(layer(ones({1, 2}, DType::f64))).backward();
   CHECK_THROWS_WITH_AS(optimizer.step(),
                        "Adam: parameter 0 is f64 now and was f32 in the step before", DTypeError);
+}
+
+// --- What docs/exceptions.md promises -----------------------------------------------------------
+
+TEST_CASE("errors: a sweep that a hook ends leaves whole tensors and no memory behind") {
+  const std::int64_t before = pool_stats().in_use;
+  {
+    Tensor x = ones({3}).requires_grad_(), other = ones({3}).requires_grad_();
+    Tensor y = x * 2.0;
+    y.register_hook([](const Tensor&) -> Tensor { throw std::runtime_error("enough"); });
+    CHECK_THROWS_WITH_AS(sum(y * other).backward(), "enough", std::runtime_error);
+    CHECK_FALSE(x.grad().defined());
+    CHECK(grad_enabled());
+    CHECK_THROWS_WITH_AS(grad(sum(exp(y)), x), "enough", std::runtime_error);
+    sum(x * 3.0).backward();
+    CHECK(to_array(x.grad()).values == std::vector{3.0, 3.0, 3.0});
+  }
+  CHECK(pool_stats().in_use == before);
+}
+
+TEST_CASE("errors: a step that fails has updated the parameters before the one that failed") {
+  Linear first(1, 1, false), second(1, 1, false);
+  SGD optimizer(parameters(first, second), {.lr = 0.5, .momentum = 0.5});
+  const auto step = [&](DType dtype) {
+    optimizer.zero_grad();
+    (sum(first(ones({1, 1}))) + sum(second(ones({1, 1}, dtype))).to(DType::f32)).backward();
+    optimizer.step();
+  };
+  step(DType::f32);
+  second.to(DType::f64);
+  const double a = first.weight.item(), b = second.weight.item();
+  CHECK_THROWS_WITH_AS(step(DType::f64),
+                       "SGD: parameter 1 is f64 now and was f32 in the step before", DTypeError);
+  CHECK(first.weight.item() == doctest::Approx(a - 0.75));
+  CHECK(second.weight.item() == b);
 }
