@@ -3,9 +3,12 @@
 
 #include "data/batch_iterator.h"
 #include "data/conll.h"
+#include "data/csv.h"
 #include "data/labelled.h"
 #include "data/metrics.h"
+#include "data/ngram.h"
 #include "data/padded.h"
 #include "data/sequences.h"
+#include "data/series.h"
 #include "data/text.h"
 #include "data/vocab.h"

@@ -8,26 +8,19 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "data/ngram.h"
 #include "framework/check.h"
 
 namespace unroll {
 namespace {
 
 using Tokens = std::vector<std::string>;
-using NGrams = std::map<Tokens, std::int64_t>;
+using NGrams = NgramCounts<std::string>;
 
 std::int64_t length(const Tokens& tokens) { return static_cast<std::int64_t>(tokens.size()); }
 
 double ratio(std::int64_t part, std::int64_t whole) {
   return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
-}
-
-/// All runs of n tokens, and how often they are seen.
-NGrams count_ngrams(const Tokens& tokens, std::int64_t n) {
-  NGrams counts;
-  for (auto first = tokens.begin(); tokens.end() - first >= n; ++first)
-    ++counts[Tokens(first, first + n)];
-  return counts;
 }
 
 /// How many n-grams of the candidate are in the reference counts, each at most as often as there.

@@ -4,6 +4,8 @@
 #include <utf8.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -124,6 +126,17 @@ std::vector<std::string> split_characters(std::string_view text) {
     characters.emplace_back(bytes);
   });
   return characters;
+}
+
+std::optional<double> parse_number(std::string_view text) {
+  const std::size_t first = std::min(text.find_first_not_of(" \t"), text.size());
+  text = text.substr(first, text.find_last_not_of(" \t") + 1 - first);
+  if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value))
+    return std::nullopt;
+  return value;
 }
 
 std::string join(const std::vector<std::string>& parts, std::string_view separator) {

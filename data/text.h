@@ -5,6 +5,7 @@
 ///     for (std::string& line : lines) line = letters_only(line);
 ///     std::vector<std::string> tokens = split_characters(join(lines));
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,6 +35,10 @@ std::vector<std::string> split_words(std::string_view text);
 /// The code points of a text, each as a UTF-8 string: "né" gives {"n", "é"}. Throws ValueError,
 /// naming the byte offset, for text that is not UTF-8.
 std::vector<std::string> split_characters(std::string_view text);
+
+/// A finite decimal number such as "-12.5e3", with or without spaces and tabs around it; nothing
+/// for every other text.
+std::optional<double> parse_number(std::string_view text);
 
 /// All parts in a row, with the separator between two: the way back from tokens to text.
 std::string join(const std::vector<std::string>& parts, std::string_view separator = "");
