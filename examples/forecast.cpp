@@ -1,9 +1,9 @@
 // Forecasts a series 1 to 64 steps ahead: RNN, GRU and LSTM beside classical models.
 //
-//   forecast                                       a noisy sine
-//   forecast --series mackey-glass                 a chaotic series
-//   forecast --csv FILE --column NAME --ahead 12   a series of yours, and what comes next
-//   forecast --load FILE                           goes on, or forecasts with what was learned
+//   forecast                                     a noisy sine
+//   forecast --series mackey-glass               a chaotic series
+//   forecast --csv FILE --column NAME            a series of yours
+//   forecast ahead --length 12                   what comes next, by the saved model
 //
 // docs/examples/forecast.md has the equations and all options.
 
@@ -11,232 +11,185 @@
 #include <unroll/unroll.h>
 
 #include <algorithm>
-#include <deque>
-#include <iterator>
-#include <optional>
+#include <cstdint>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "common/checkpoint.h"
-#include "common/interrupt.h"
-#include "common/json_log.h"
-#include "common/options.h"
 #include "common/plot.h"
 #include "common/program.h"
-#include "common/progress.h"
+#include "common/training.h"
 #include "forecast/model.h"
 
 using namespace unroll;
-using examples::Json;
-using forecast::Config, forecast::Forecasts, forecast::kHorizon, forecast::Learner,
+using examples::Curve, examples::Metrics, examples::Panel;
+using forecast::Best, forecast::Config, forecast::Forecasts, forecast::kHorizon, forecast::Networks,
     forecast::Series;
 
 namespace {
 
-constexpr std::size_t kShown[] = {1, 4, 16, forecast::kHorizon};  ///< steps ahead in the table
+constexpr std::size_t kShown[] = {1, 4, 16, kHorizon};  ///< steps ahead in the table
 
-class Program {
- public:
-  Program(const Config& wanted, const std::string& save_to, bool be_quiet,
-          const std::optional<examples::Checkpoint>& saved)
-      : config_(wanted), save_(save_to), quiet_(be_quiet) {
-    for (const std::string& path : {save_, config_.plot})
-      if (!path.empty()) examples::require_writable(path);
-    manual_seed(config_.seed);
-    series_.emplace(config_);
-    if (saved) saved->require_same("config", config_, {"cells", "hidden"});
-    for (const std::string& kind : config_.cells) {
-      Learner& learner = learners_.emplace_back(kind, config_);
-      if (!saved) continue;
-      learner.net.load_state_dict(saved->part(kind));
-      learner.best.load_state_dict(saved->part(kind + "_best"));
-      learner.optimizer.load_state_dict(saved->part(kind + "_optimizer"));
-      learner.at = saved->values<Learner::Position>(kind + "_position");
-    }
+/// Models, what they forecast for the test, and the errors.
+struct Comparison {
+  std::vector<Curve> errors;  ///< at [k - 1] those of k steps ahead
+  std::vector<Forecasts> forecasts;
+
+  void add(const Series& x, const std::string& name, const Forecasts& all) {
+    errors.push_back({name, rmse(x, all, x.test, x.x.size())});
+    forecasts.push_back(all);
   }
-
-  /// Returns the exit code.
-  int run(const std::string& program, std::int64_t ahead) {
-    const Series& x = *series_;
-    fmt::print("{} values: {} to learn from, {} to choose an epoch by, {} to test on.\n",
-               x.x.size(), x.train, x.test - x.train, x.x.size() - x.test);
-    examples::JsonLog log(config_.log, !learners_.empty() && learners_.front().at.epoch > 0);
-    learn(log);
-    save();
-    if (interrupt_.requested()) {
-      fmt::print("Interrupted.");
-      if (!save_.empty())
-        fmt::print(" Saved {}. To go on:\n\n  {} --load {}", save_, program, save_);
-      fmt::print("\n");
-      return interrupt_.exit_code();
-    }
-    compare(log);
-    if (ahead > 0) look_ahead(static_cast<std::size_t>(ahead));
-    return 0;
-  }
-
- private:
-  void learn(examples::JsonLog& log) {
-    const std::int64_t total = config_.epochs * std::ssize(learners_);
-    std::int64_t done = 0;
-    for (const Learner& learner : learners_) done += std::min(learner.at.epoch, config_.epochs);
-    examples::Progress progress(
-        {.total = total, .first = done, .unit = "epochs", .quiet = quiet_ || done == total});
-    std::string status;
-    for (Learner& learner : learners_)
-      while (learner.at.epoch < config_.epochs && !interrupt_.requested()) {
-        const auto [train, valid] = learner.learn(*series_, config_);
-        log.write({{"model", learner.name},
-                   {"epoch", learner.at.epoch},
-                   {"train_rmse", train},
-                   {"valid_rmse", valid}});
-        status = fmt::format("{}  epoch {}/{}  error {:.4g}  valid {:.4g}", learner.name,
-                             learner.at.epoch, config_.epochs, train, valid);
-        progress.update(++done, status);
-      }
-    progress.finish(done, status);
-  }
-
-  void save() const {
-    if (save_.empty()) return;
-    examples::Checkpoint file;
-    file.add_values("config", config_);
-    for (const Learner& learner : learners_) {
-      file.add(learner.name, learner.net.state_dict());
-      file.add(learner.name + "_best", learner.best.state_dict());
-      file.add(learner.name + "_optimizer", learner.optimizer.state_dict());
-      file.add_values(learner.name + "_position", learner.at);
-    }
-    file.save(save_);
-  }
-
-  /// The errors of all models on the test, as a table, in the log and as a picture.
-  void compare(examples::JsonLog& log) const {
-    const Series& x = *series_;
-    const auto past = x.before(x.test);
-    const MarkovChain chain(past, config_.states, 0.1);
-    const Autoregression squares = fit_autoregression(past, config_.tau);
-    const Autoregression gradient = forecast::descend(past, config_.tau);
-    const std::string ar = fmt::format("AR({})", config_.tau);
-
-    std::vector<examples::Curve> errors;
-    std::vector<Forecasts> forecasts;
-    const auto add = [&](const std::string& name, const Forecasts& given) {
-      errors.push_back({name, rmse(x, given, x.test, x.x.size())});
-      forecasts.push_back(given);
-    };
-    const std::size_t first = x.test - kHorizon, last = x.x.size() - 2;
-    const auto add_each = [&](const std::string& name, const auto& from) {
-      Forecasts all;
-      for (std::size_t t = first; t <= last; ++t) all.push_back(from(t));
-      add(name, all);
-    };
-    add_each("persistence", [&](std::size_t t) { return std::vector<double>(kHorizon, x.x[t]); });
-    add_each("Markov chain", [&](std::size_t t) { return chain.forecast(x.x[t], kHorizon); });
-    for (const auto& [how, model] : {std::pair{"least squares", &squares}, {"gradient", &gradient}})
-      add_each(fmt::format("{}, {}", ar, how), [&, line = model](std::size_t t) {
-        return line->forecast(x.before(t + 1), kHorizon);
-      });
-    const std::size_t baselines = errors.size();
-    for (const Learner& learner : learners_)
-      add(learner.name, learner.best.forecast(x, first, last, config_.steps, kHorizon));
-
-    fmt::print("\nRoot of the mean squared error on the test, by steps ahead:\n\n{:22}", "");
-    for (const std::size_t k : kShown) fmt::print("{:>10}", k);
-    Json log_line{{"final", true}, {"chosen", best().name}};
-    for (const examples::Curve& model : errors) {
-      fmt::print("\n{:22}", model.name);
-      for (const std::size_t k : kShown) {
-        fmt::print("{:10.4g}", model.y[k - 1]);
-        log_line["rmse"][model.name].push_back(model.y[k - 1]);
-      }
-    }
-    log.write(log_line);
-
-    const std::size_t chosen = baselines + best_index();
-    const auto verdict = [&](std::size_t other) {
-      const bool beaten = errors[chosen].y[0] < errors[other].y[0];
-      return fmt::format("{} {}", beaten ? "beats" : "does not beat", errors[other].name);
-    };
-    fmt::print("\n\n{} was the best before the test. One step ahead it {} and {}.\n", best().name,
-               verdict(0), verdict(2));
-    if (config_.plot.empty()) return;
-    const examples::PlotOptions options{
-        .title = "Errors on the test", .x_label = "steps ahead", .y_label = "RMSE"};
-    examples::plot_svg(config_.plot, {{options, errors},
-                                      panel(errors[2].name, forecasts[2]),
-                                      panel(best().name, forecasts[chosen])});
-  }
-
-  /// The end of the series, and what was expected 1, 4, 16 and 64 steps before.
-  examples::Panel panel(const std::string& name, const Forecasts& forecasts) const {
-    const Series& x = *series_;
-    examples::Panel panel{{.title = name, .x_label = "t", .y_label = "x"},
-                          {{.name = "series", .points = true}}};
-    for (const std::size_t k : kShown)
-      panel.curves.push_back({.name = fmt::format("{} step{} ahead", k, k > 1 ? "s" : "")});
-    for (std::size_t t = std::max(x.test + 300, x.x.size()) - 300; t < x.x.size(); ++t) {
-      for (examples::Curve& curve : panel.curves) curve.x.push_back(static_cast<double>(t));
-      panel.curves[0].y.push_back(x.original(x.x[t]));
-      for (std::size_t i = 0; i < std::size(kShown); ++i) {
-        const double value = forecasts[t + kHorizon - x.test - kShown[i]][kShown[i] - 1];
-        panel.curves[i + 1].y.push_back(x.original(value));
-      }
-    }
-    return panel;
-  }
-
-  /// The network with the least error before the test.
-  std::size_t best_index() const {
-    const auto by = [](const Learner& a, const Learner& b) { return a.at.best < b.at.best; };
-    return static_cast<std::size_t>(std::min_element(learners_.begin(), learners_.end(), by) -
-                                    learners_.begin());
-  }
-  const Learner& best() const { return learners_[best_index()]; }
-
-  void look_ahead(std::size_t steps) const {
-    const std::size_t now = series_->x.size() - 1;
-    fmt::print("\n{} expects:\n", best().name);
-    for (const double value : best().best.forecast(*series_, now, now, config_.steps, steps)[0])
-      fmt::print("{:.6g}\n", series_->original(value));
-  }
-
-  Config config_;
-  std::string save_;
-  bool quiet_;
-  std::optional<Series> series_;
-  std::deque<Learner> learners_;
-  examples::Interrupt interrupt_;
 };
+
+/// All models that learned from what is before the test: the classical ones, then the networks.
+Comparison compare(const Config& config, const Series& x, const Networks& networks) {
+  Comparison result;
+  const std::size_t first = x.test - kHorizon, last = x.x.size() - 2;
+  const auto add_each = [&](const std::string& name, const auto& forecast_from) {
+    Forecasts all;
+    for (std::size_t t = first; t <= last; ++t) all.push_back(forecast_from(t));
+    result.add(x, name, all);
+  };
+  const auto past = x.before(x.test);
+  const MarkovChain chain(past, config.states, 0.1);
+  const std::string ar = fmt::format("AR({})", config.tau);
+  add_each("persistence", [&](std::size_t t) { return std::vector<double>(kHorizon, x.x[t]); });
+  add_each("Markov chain", [&](std::size_t t) { return chain.forecast(x.x[t], kHorizon); });
+  for (const auto& [how, line] : {std::pair{"least squares", fit_autoregression(past, config.tau)},
+                                  std::pair{"gradient", forecast::descend(past, config.tau)}})
+    add_each(ar + ", " + how, [&, &model = line](std::size_t t) {
+      return model.forecast(x.before(t + 1), kHorizon);
+    });
+  for (const auto& [name, net] : networks.nets)
+    result.add(x, name, net.forecast(x, first, last, config.steps, kHorizon));
+  return result;
+}
+
+/// The end of the series, and what was expected 1, 4, 16 and 64 steps before.
+Panel forecasts_panel(const Series& x, const std::string& name, const Forecasts& forecasts) {
+  Panel panel{{.title = name, .x_label = "t", .y_label = "x"},
+              {{.name = "series", .points = true}}};
+  for (const std::size_t k : kShown)
+    panel.curves.push_back({.name = fmt::format("{} step{} ahead", k, k > 1 ? "s" : "")});
+  for (std::size_t t = std::max(x.test + 200, x.x.size()) - 200; t < x.x.size(); ++t) {
+    for (Curve& curve : panel.curves) curve.x.push_back(static_cast<double>(t));
+    panel.curves[0].y.push_back(x.original(x.x[t]));
+    for (std::size_t i = 0; i < std::size(kShown); ++i) {
+      const double value = forecasts[t + kHorizon - x.test - kShown[i]][kShown[i] - 1];
+      panel.curves[i + 1].y.push_back(x.original(value));
+    }
+  }
+  return panel;
+}
+
+/// The table, a sentence about it, the last line of the log, and the picture.
+void report(const Config& config, const Series& x, const Best& best, examples::Training& training) {
+  const Comparison models = compare(config, x, best.networks);
+  const std::size_t chosen = models.errors.size() - best.networks.nets.size() + best.first();
+  fmt::print("\nRoot of the mean squared error on the test, by steps ahead:\n\n{:22}", "");
+  for (const std::size_t k : kShown) fmt::print("{:>10}", k);
+  Metrics final;
+  for (const Curve& model : models.errors) {
+    fmt::print("\n{:22}", model.name);
+    for (const std::size_t k : kShown) {
+      fmt::print("{:10.4g}", model.y[k - 1]);
+      final.emplace_back(fmt::format("{} {}", model.name, k), model.y[k - 1]);
+    }
+  }
+  training.log_final(final);
+  const auto verdict = [&](const Curve& other) {
+    const bool beaten = models.errors[chosen].y[0] < other.y[0];
+    return (beaten ? "beats " : "does not beat ") + other.name;
+  };
+  fmt::print("\n\n{} was the best before the test. One step ahead it {} and {}.\n",
+             models.errors[chosen].name, verdict(models.errors[0]), verdict(models.errors[2]));
+  if (config.training.plot.empty()) return;
+  const examples::PlotOptions options{
+      .title = "Errors on the test", .x_label = "steps ahead", .y_label = "RMSE"};
+  Panel errors{options, models.errors};
+  examples::plot_svg(config.training.plot,
+                     {errors, forecasts_panel(x, models.errors[2].name, models.forecasts[2]),
+                      forecasts_panel(x, models.errors[chosen].name, models.forecasts[chosen])});
+}
+
+/// Returns the exit code.
+int train(const Config& config, const examples::Call& call, const examples::Checkpoint* saved) {
+  const Series x(config);
+  manual_seed(config.training.seed);
+  Networks networks(config);
+  Best best(networks);
+  Adam optimizer(networks.parameters(), {.lr = config.training.lr});
+  examples::Training training(
+      config.training, call, networks, optimizer,
+      [&](examples::Checkpoint& file) {
+        file.add_values("config", config);
+        best.save(file);
+      },
+      "windows");
+  if (saved) {
+    training.go_on_from(*saved);
+    best.load(*saved);
+  }
+  fmt::print("{} values: {} to learn from, {} to choose an epoch by, {} to test on.\n", x.x.size(),
+             x.train, x.test - x.train, x.x.size() - x.test);
+
+  const Tensor values = x.column();
+  std::vector<std::int64_t> times(x.train);
+  std::iota(times.begin(), times.end(), 0);
+  const auto batches = [&](Generator& generator) {
+    try {
+      return random_windows(times, {config.training.batch, config.steps}, generator);
+    } catch (const ValueError& error) {  // too short
+      throw ValueError(
+          fmt::format("{}: {}: try a smaller --batch or --steps", x.source, error.what()));
+    }
+  };
+  const auto loss = [&](const WindowBatch& batch) {
+    const Tensor now = embedding(values, batch.x), next = embedding(values, batch.y);
+    Tensor sum = zeros({});
+    for (const auto& [name, net] : networks.nets) sum = sum + mse_loss(net(now), next);
+    return examples::TrainingLoss{sum, batch.x.size(1)};
+  };
+  if (!training.run(batches, loss, [&] { return best.update(networks, x, config.steps); }))
+    return training.exit_code();
+  report(config, x, best, training);
+  return 0;
+}
+
+/// What should follow on the series, by the best network.
+void look_ahead(const Config& config, const examples::Checkpoint& saved, std::int64_t length) {
+  const Series x(config);
+  Best best{Networks(config)};
+  best.load(saved);
+  const std::size_t now = x.x.size() - 1;
+  const Forecasts next = best.networks.nets[best.first()].second.forecast(
+      x, now, now, config.steps, static_cast<std::size_t>(length));
+  for (const double value : next[0]) fmt::print("{:.6g}\n", x.original(value));
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::vector<std::string> arguments(argv + 1, argv + argc);
-  CLI::App app("Forecasts a series by recurrent networks and by classical models.", "forecast");
   Config config;
-  std::string load, save = "forecast.safetensors";
-  std::int64_t ahead = 0;
-  int threads = 0;
-  bool quiet = false;
-  examples::add_options(app, config);
-  app.add_option("--ahead", ahead, "print so many values that should follow on the series")
-      ->check(examples::at_least(0));
-  app.add_option("--load", load, "saved models to go on from, with their options");
-  app.add_option("--save", save, "file for the models; \"\": none")->capture_default_str();
-  app.add_option("--threads", threads, "0: one per core")->check(examples::at_least(0));
-  app.add_flag("--quiet", quiet, "no progress");
-
-  return examples::run(app, arguments, [&] {
-    if (threads > 0) set_num_threads(threads);
-    std::optional<examples::Checkpoint> saved;
-    if (!load.empty()) {
-      saved.emplace(load);
-      config = saved->values<Config>("config");
-      examples::parse(app, arguments);  // options that are given count more
-      if (app.count("--save") == 0) save = load;
-    }
-    return Program(config, save, quiet, saved).run(argv[0], ahead);
-  });
+  std::string csv, column;
+  std::int64_t length = 12;
+  examples::TrainingProgram program("Forecasts of a series by recurrent networks.", "forecast",
+                                    argc, argv);
+  CLI::App& ahead = program.add_command("ahead", "print what should follow on the series");
+  ahead.add_option("--length", length, "values to print")
+      ->capture_default_str()
+      ->check(examples::at_least(1));
+  ahead.add_option("--csv", csv, "CSV file with a series (default: the one that it learned)");
+  ahead.add_option("--column", column, "name or number of its column (default: the last one)");
+  return program.run(
+      config, {"cells", "hidden"},
+      [&](const examples::Call& call, const examples::Checkpoint* saved) {
+        return train(config, call, saved);
+      },
+      [&](const CLI::App&, const examples::Checkpoint& saved) {
+        Config learned = saved.values<Config>("config");
+        if (!csv.empty()) learned.csv = csv, learned.column = column;
+        look_ahead(learned, saved, length);
+      });
 }

@@ -16,7 +16,8 @@ class LineReader {
       : descriptor_(descriptor), longest_(longest) {}
 
   /// The next line without its end ("\n" or "\r\n"), as soon as it is there; the last one may have
-  /// none. False at the end of the stream and when interrupted. Throws FileError where reading fails.
+  /// none. False at the end of the stream and when interrupted. Throws FileError where reading
+  /// fails.
   bool next(std::string& line, const Interrupt& interrupt);
 
  private:

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <numeric>
+#include <map>
 #include <span>
 #include <string>
 #include <utility>
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "examples/common/options.h"
+#include "examples/common/training.h"
 
 namespace forecast {
 
@@ -28,15 +29,13 @@ struct Config {
   std::string csv, column, delimiter = ",", series = "sine";
   std::int64_t length = 2000, tau = 4, states = 20;
   std::vector<std::string> cells{"rnn", "gru", "lstm"};
-  std::int64_t hidden = 32, steps = 64, batch = 16;
-  double lr = 0.003, weight_decay = 0, clip = 1;
-  std::int64_t epochs = 400;
-  std::uint64_t seed = 0;
-  std::string log, plot = "forecast.svg";
+  std::int64_t hidden = 32, steps = 64;
+  examples::TrainingOptions training{
+      .epochs = 400, .batch = 16, .lr = 0.003, .plot = "forecast.svg"};
 
   template <class F>
   void each(F&& option) {
-    using CLI::IsMember, examples::above, examples::at_least;
+    using CLI::IsMember, examples::at_least;
     option("csv", csv, "CSV file with the series (default: a generated one)");
     option("column", column, "name or number of its column (default: the last one)");
     option("delimiter", delimiter, "what stands between its columns", IsMember({",", ";", "tab"}));
@@ -47,14 +46,7 @@ struct Config {
     option("cells", cells, "networks to train", IsMember({"rnn", "gru", "lstm"}));
     option("hidden", hidden, "size of their hidden state", at_least(1));
     option("steps", steps, "values that they look back on", at_least(1));
-    option("batch", batch, "windows side by side", at_least(1));
-    option("lr", lr, "learning rate of AdamW", above(0));
-    option("weight-decay", weight_decay, "of AdamW", at_least(0));
-    option("clip", clip, "largest norm of the gradient", above(0));
-    option("epochs", epochs, "times through the series", at_least(1));
-    option("seed", seed, "of all random numbers");
-    option("log", log, "file for one JSON object per epoch");
-    option("plot", plot, "SVG file for errors and forecasts; \"\": none");
+    training.each(option);
   }
 };
 
@@ -62,18 +54,20 @@ struct Config {
 
 /// x[0, train) is to learn from, x[train, test) to choose an epoch by, the rest to test on.
 struct Series {
+  std::string source;     ///< what errors name
   std::vector<double> x;  ///< less its mean before the test, divided by its standard deviation
   double mean = 0, std = 0;
   std::size_t train = 0, test = 0;
 
   explicit Series(const Config& config) {
-    const std::string source = config.csv.empty() ? config.series : config.csv;
+    source = config.csv.empty() ? config.series : config.csv;
     if (!config.csv.empty()) {
       const char delimiter = config.delimiter == "tab" ? '\t' : config.delimiter[0];
       const CsvTable table = read_csv(config.csv, delimiter);
       x = table.numbers(config.column.empty() ? std::to_string(table.columns()) : config.column);
     } else if (config.series == "sine") {
-      x = noisy_sine(config.length, 100, 0.2);
+      Generator generator(config.training.seed);
+      x = noisy_sine(config.length, 100, 0.2, generator);
     } else {
       x = mackey_glass(config.length);
     }
@@ -88,13 +82,20 @@ struct Series {
     for (std::size_t t = 0; t < test; ++t) mean += x[t] / n;
     for (std::size_t t = 0; t < test; ++t) std += std::pow(x[t] - mean, 2) / n;
     std = std::sqrt(std);
+    if (std::all_of(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(test),
+                    [&](double value) { return value == x[0]; }))
+      throw ValueError(fmt::format("{}: the first {} values are all the same", source, test));
     if (!(std > 0) || !std::isfinite(std))
-      throw ValueError(fmt::format("{}: the standard deviation of the series is {}", source, std));
+      throw ValueError(fmt::format("{}: the standard deviation of the values is {}", source, std));
     for (double& value : x) value = (value - mean) / std;
   }
 
   std::span<const double> before(std::size_t t) const { return std::span(x).first(t); }
   double original(double value) const { return value * std + mean; }
+  /// f32 [N, 1], for embedding(column(), times).
+  Tensor column() const {
+    return from_vector(std::vector<float>(x.begin(), x.end()), {std::ssize(x), 1});
+  }
 };
 
 /// What a model forecasts: at [i][k - 1] the value k steps after x[first + i], from those up to it.
@@ -190,62 +191,65 @@ struct Network : Module {
   }
 };
 
-// --- Training -----------------------------------------------------------------------------------
-
-/// A network that learns, and how far it is.
-struct Learner {
-  struct Position {
-    std::int64_t epoch = 0, best_epoch = 0;
-    double best = std::numeric_limits<double>::max();  ///< least error on x[train, test)
-    template <class F>
-    void each(F&& field) {
-      field("epoch", epoch), field("best_epoch", best_epoch), field("best", best);
-    }
-  };
-
-  Learner(const std::string& kind, const Config& config)
-      : name(kind),
-        net(kind, config.hidden),
-        best(clone(net)),
-        optimizer(net.parameters(), {.lr = config.lr, .weight_decay = config.weight_decay}) {}
-
-  /// Once through the windows of x[0, train). Returns the errors on them and on x[train, test).
-  std::pair<double, double> learn(const Series& series, const Config& config) {
-    std::vector<std::int64_t> times(series.train);
-    std::iota(times.begin(), times.end(), 0);
-    const std::vector<float> values(series.x.begin(), series.x.end());
-    const Tensor x = from_vector(values, {std::ssize(values), 1});
-    // A generator for each epoch: a training that goes on later has the same windows.
-    Generator generator(config.seed + 1'000'003 * static_cast<std::uint64_t>(at.epoch + 1));
-    const WindowBatches batches = random_windows(times, {config.batch, config.steps}, generator);
-    double loss = 0;
-    for (const auto& [now, next] : batches) {
-      const Tensor error = mse_loss(net(embedding(x, now)), embedding(x, next));
-      optimizer.zero_grad();
-      error.backward();
-      clip_grad_norm(optimizer.parameters(), config.clip);
-      optimizer.step();
-      loss += error.item() / static_cast<double>(batches.size());
-    }
-    const Forecasts one_step =
-        net.forecast(series, series.train - 1, series.test - 2, config.steps, 1);
-    const double valid = rmse(series, one_step, series.train, series.test)[0];
-    ++at.epoch;
-    if (!std::isfinite(valid))
-      throw ValueError(fmt::format("the error of {} is {} in epoch {}: try a smaller --lr", name,
-                                   valid, at.epoch));
-    if (valid < at.best) {
-      at.best = valid;
-      at.best_epoch = at.epoch;
-      best.load_state_dict(net.state_dict());
-    }
-    return {series.std * std::sqrt(loss), valid};
+/// The networks, which learn side by side.
+struct Networks : Module {
+  explicit Networks(const Config& config) {
+    for (const std::string& name : config.cells)
+      nets.emplace_back(name, child(name, Network(name, config.hidden)));
   }
 
-  std::string name;
-  Network net, best;  ///< after the last epoch, and after the best one
-  AdamW optimizer;
-  Position at;
+  std::vector<std::pair<std::string, Network>> nets;
+};
+
+/// Each network as it was after the epoch in which its error on x[train, test) was the least.
+struct Best {
+  explicit Best(const Networks& start) : networks(clone(start)) {
+    for (const auto& [name, net] : start.nets) errors[name] = std::numeric_limits<double>::max();
+  }
+
+  /// Measures the networks as they are; returns the errors.
+  examples::Metrics update(const Networks& now, const Series& series, std::int64_t steps) {
+    examples::Metrics metrics;
+    for (std::size_t i = 0; i < now.nets.size(); ++i) {
+      const auto& [name, net] = now.nets[i];
+      const Forecasts forecasts = net.forecast(series, series.train - 1, series.test - 2, steps, 1);
+      const double error = rmse(series, forecasts, series.train, series.test)[0];
+      if (error < errors[name]) {
+        errors[name] = error;
+        networks.nets[i].second.load_state_dict(net.state_dict());
+      }
+      metrics.emplace_back(name + "_valid_rmse", error);
+    }
+    return metrics;
+  }
+
+  /// The network with the least error.
+  std::size_t first() const {
+    const auto by = [&](const auto& a, const auto& b) {
+      return errors.at(a.first) < errors.at(b.first);
+    };
+    return static_cast<std::size_t>(
+        std::min_element(networks.nets.begin(), networks.nets.end(), by) - networks.nets.begin());
+  }
+
+  void save(examples::Checkpoint& file) const {
+    file.add("best", networks);
+    file.add_values("errors", errors);
+  }
+  void load(const examples::Checkpoint& file) {
+    file.load("best", networks);
+    errors = file.values<Errors>("errors");
+  }
+
+  /// By the name of the network.
+  struct Errors : std::map<std::string, double> {
+    template <class F>
+    void each(F&& field) {
+      for (const char* name : {"rnn", "gru", "lstm"}) field(name, (*this)[name]);
+    }
+  };
+  Networks networks;
+  Errors errors;
 };
 
 }  // namespace forecast
