@@ -12,11 +12,12 @@ namespace unroll {
 
 /// Rows of fields, all of the same number.
 struct CsvTable {
-  std::string source;               ///< what errors name: the path of the file
-  std::vector<std::string> header;  ///< the names of the columns, if the table has them
-  std::vector<std::vector<std::string>> rows;
-  std::vector<std::int64_t> lines;  ///< where each row begins, counted from 1
+  std::string source;                          ///< what errors name: the path of the file
+  std::vector<std::string> header;             ///< the names of the columns, if the table has them
+  std::vector<std::vector<std::string>> rows;  ///< the fields of each
+  std::vector<std::int64_t> lines;             ///< where each row begins, counted from 1
 
+  /// Fields of each row.
   std::int64_t columns() const;
   /// The index of a column, by its name or, if none has it, by its number from 1 on. Throws
   /// FileError, with what there is.

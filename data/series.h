@@ -25,9 +25,9 @@ std::vector<double> noisy_sine(std::int64_t length, double period, double noise,
 std::vector<double> mackey_glass(std::int64_t length, std::int64_t delay = 17,
                                  std::int64_t interval = 6);
 
-/// AR(p): x_t = intercept + a_1 x_{t-1} + ... + a_p x_{t-p}.
+/// AR(p): x_t = c + a_1 x_{t-1} + ... + a_p x_{t-p}.
 struct Autoregression {
-  double intercept = 0.0;
+  double intercept = 0.0;            ///< the c
   std::vector<double> coefficients;  ///< a_1, ..., a_p
 
   /// The next `steps` values after a history of p values or more, each one from those before it,
@@ -49,6 +49,7 @@ class MarkovChain {
   /// that is not above 0.
   MarkovChain(std::span<const double> series, std::int64_t states, double epsilon);
 
+  /// Number of intervals.
   std::int64_t states() const { return std::ssize(means_); }
   /// The interval of a value; beyond the values that were seen, the first or the last one.
   std::int64_t state(double value) const;
