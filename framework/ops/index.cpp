@@ -76,7 +76,8 @@ Tensor slice(const Tensor& x, std::int64_t dim, std::int64_t start, std::int64_t
     return std::clamp<std::int64_t>(i < 0 ? i + size : i, 0, size);
   };
   const std::int64_t first = cut(start), last = std::max(first, cut(end));
-  return strided("slice", x, d, first, (last - first + step - 1) / step, step);
+  const std::int64_t stride = std::min(step, size + 1);  // further on there is nothing
+  return strided("slice", x, d, first, (last - first + stride - 1) / stride, stride);
 }
 
 Tensor narrow(const Tensor& x, std::int64_t dim, std::int64_t start, std::int64_t length) {
@@ -365,13 +366,14 @@ Tensor triangle(const char* op, const Tensor& x, std::int64_t diagonal, bool low
   Tensor value = empty(x.shape(), x.dtype());
   detail::copy_into(value, x);
   const std::int64_t rows = x.size(-2), columns = x.size(-1);
+  const std::int64_t k = std::clamp(diagonal, -rows, columns);  // further out nothing changes
   if (value.numel() > 0) {
     detail::dispatch(x.dtype(), [&]<class T>(T) {
       T* out = detail::overwrite<T>(value);
       for (std::int64_t r = 0; r < value.numel() / columns; ++r, out += columns) {
-        // Column j of row i is kept while j - i <= diagonal (lower) or >= diagonal (upper).
+        // Column j of row i is kept while j - i <= k (lower) or >= k (upper).
         const std::int64_t edge =
-            std::clamp<std::int64_t>(r % rows + diagonal + (lower ? 1 : 0), 0, columns);
+            std::clamp<std::int64_t>(r % rows + k + (lower ? 1 : 0), 0, columns);
         if (lower)
           std::fill(out + edge, out + columns, T{0});
         else

@@ -3,13 +3,13 @@
 /// a message where something is not as it must be, and the sanitizers end it where memory is
 /// touched that is none.
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <string>
 #include <string_view>
 
@@ -25,26 +25,23 @@ inline std::string_view text_of(const std::uint8_t* data, std::size_t size) {
   return {reinterpret_cast<const char*>(data), size};
 }
 
-/// A file that lives in memory, for readers that take a path.
+/// A file that lives in memory, for what takes a path.
 class MemoryFile {
  public:
-  MemoryFile() : descriptor_(::memfd_create("fuzz", 0)) {
-    require(descriptor_ >= 0, "there is no memory file");
-  }
+  MemoryFile() : path_("/dev/shm/unroll-fuzz-" + std::to_string(::getpid())) {}
   MemoryFile(const MemoryFile&) = delete;
   MemoryFile& operator=(const MemoryFile&) = delete;
-  ~MemoryFile() { ::close(descriptor_); }
+  ~MemoryFile() { ::unlink(path_.c_str()); }
 
   void write(std::string_view contents) const {
-    require(::ftruncate(descriptor_, 0) == 0 &&
-                ::pwrite(descriptor_, contents.data(), contents.size(), 0) ==
-                    static_cast<::ssize_t>(contents.size()),
-            "the memory file cannot be written");
+    std::ofstream file(path_, std::ios::binary);
+    file.write(contents.data(), static_cast<std::streamsize>(contents.size()));
+    require(file.good(), "the memory file cannot be written");
   }
-  std::string path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
+  const std::string& path() const { return path_; }
 
  private:
-  int descriptor_;
+  std::string path_;
 };
 
 /// Decisions made of the input's bytes; 0 once they are used up.
