@@ -221,9 +221,9 @@ class Training {
       std::fflush(stdout);
     };
     if (!call.quiet)
-      fmt::print("{}, hidden size {}: {} parameters. {} tokens of {} kinds.\n", config.cell,
-                 config.hidden, examples::grouped(model->parameter_count()),
-                 examples::grouped(at.corpus), vocab.size());
+      fmt::print("{}: {} parameters. {} tokens of {} kinds.\n", network(),
+                 examples::grouped(model->parameter_count()), examples::grouped(at.corpus),
+                 vocab.size());
     if (fresh) show("Before training");
 
     learn(log);
@@ -263,6 +263,13 @@ class Training {
           fmt::format("the text or its windows changed: epoch {} starts again", at.epoch + 1));
       at.start_epoch();
     }
+  }
+
+  /// "gru, hidden size 256", for people.
+  std::string network() const {
+    const std::string layers =
+        config.layers > 1 ? fmt::format(", {} layers", config.layers) : std::string();
+    return fmt::format("{}{}, hidden size {}", config.cell, layers, config.hidden);
   }
 
   /// One epoch of windows. Each has a generator of its own, so that a training that goes on in the
@@ -359,12 +366,10 @@ class Training {
     if (config.plot.empty() || at.train.empty()) return;
     std::vector<examples::Curve> curves{{"training", at.train}};
     if (!at.valid.empty()) curves.push_back({"validation", at.valid});
-    examples::plot_svg(config.plot,
-                       {.title = fmt::format("{}, hidden size {}", config.cell, config.hidden),
-                        .x_label = "epoch",
-                        .y_label = "perplexity",
-                        .log_scale = true},
-                       curves);
+    examples::plot_svg(
+        config.plot,
+        {.title = network(), .x_label = "epoch", .y_label = "perplexity", .log_scale = true},
+        curves);
   }
 
   void report(examples::JsonLog& log) {

@@ -52,9 +52,14 @@ every_cell_learns() {
     check "$(values $cell.jsonl parameters) == $gates * 24 * (29 + 24 + 2) + 29 * (24 + 1)" \
       "the parameters of a $cell"
   done
+  # A second layer reads the first one's state, of the same size.
+  language_model train "${small[@]}" --cell lstm --layers 2 --forget-bias 1 --epochs 2 --log deep.jsonl >deep.out
+  check "$(values deep.jsonl parameters) == 4 * 24 * (29 + 24 + 2 + 24 + 24 + 2) + 29 * (24 + 1)" \
+    "the parameters of two layers"
+  [[ $(language_model generate --length 30 --temperature 0 | wc -c) -ge 30 ]] || fail "two layers do not write"
   [[ -s language_model.safetensors ]] || fail "the model was not saved"
   ! command -v gnuplot >/dev/null || grep -q '</svg>' language_model.svg || fail "no plot"
-  [[ $(ls | wc -l) == 10 ]] || fail "files are left behind: $(ls)"
+  [[ $(ls | wc -l) == 12 ]] || fail "files are left behind: $(ls)"
 }
 
 every_option_learns() {
@@ -70,6 +75,7 @@ every_option_learns() {
 --optimizer sgd --lr 1 --momentum 0.5 --init uniform:0.3 --batch 8 --steps 20 --epochs 12
 --cell lstm --forget-bias 1 --lr 0.01 --lr-decay 0.5 --lr-decay-after 9 --batch 8 --epochs 12
 --level word --batch 4 --steps 10 --lr 0.01 --epochs 12
+--layers 2 --dropout 0.1 --batch 8 --steps 20 --lr 0.01 --epochs 15
 END
   [[ $rates == "0.01 0.005 0.0025 0.00125" ]] || fail "the learning rates are $rates"
 }
@@ -85,7 +91,8 @@ the_same_seed_gives_the_same_run() {
 an_interrupted_run_goes_on_as_if_nothing_had_happened() {
   local sampling long status
   for sampling in sequential random; do
-    long=("${small[@]}" --epochs 40 --lr 0.01 --dropout 0.1 --sampling $sampling --valid valid.txt)
+    long=("${small[@]}" --layers 2 --epochs 40 --lr 0.01 --dropout 0.1 --sampling $sampling
+      --valid valid.txt)
     language_model train "${long[@]}" --log whole.jsonl --save whole.safetensors >out
     "$programs/language_model" train "${long[@]}" --log parts.jsonl --save parts.safetensors >out &
     until [[ -s parts.jsonl ]]; do sleep 0.01; done
@@ -158,7 +165,7 @@ mistakes_get_one_clear_error() {
   refuses 1 "cannot read 'none.txt'" --text none.txt
   refuses 1 "cannot read 'latin.txt'" --text latin.txt
   refuses 1 "short.txt: sequential_windows" --text short.txt
-  refuses 1 "--layers 2: only one layer so far" --layers 2
+  refuses 2 "--layers: must be at least 1, not 0" --layers 0
   refuses 1 "--init none: expected uniform:A or normal:S" --init none
   refuses 1 "--forget-bias is for --cell lstm, not gru" --forget-bias 1
   refuses 1 "--momentum is for --optimizer sgd" --momentum 0.9

@@ -49,13 +49,13 @@ struct Config {
     option("max-tokens", max_tokens, "learn only the first so many tokens of the text; 0: all",
            at_least(0));
     option("cell", cell, "kind of recurrent network", IsMember({"rnn", "gru", "lstm"}));
-    option("layers", layers, "recurrent layers (one so far)", at_least(1));
+    option("layers", layers, "recurrent layers, one on top of the other", at_least(1));
     option("hidden", hidden, "size of the hidden state", at_least(1));
     option("embed", embed, "size of the token embedding; 0: one-hot", at_least(0));
-    option("dropout", dropout, "on embeddings and hidden states", at_least(0));
+    option("dropout", dropout, "on embeddings and on what comes out of each layer", at_least(0));
     option("init", init,
            "all parameters from uniform:A, in (-A, A), or normal:S (default: PyTorch's)");
-    option("forget-bias", forget_bias, "what the bias of the LSTM's forget gate starts with");
+    option("forget-bias", forget_bias, "what the bias of an LSTM's forget gates starts with");
     option("batch", batch, "windows side by side", at_least(1));
     option("steps", steps, "tokens per window", at_least(1));
     option("sampling", sampling, "windows at random, or in sequence with the state carried on",
@@ -77,7 +77,7 @@ struct Config {
 /// network that has read them (Mikolov et al. 2010).
 struct LanguageModel : Module {
   using Network = std::variant<RNN, GRU, LSTM>;
-  /// What the network remembers, h or h and c; empty before the first token.
+  /// What the network remembers, h or h and c of each layer; empty before the first token.
   using State = std::vector<Tensor>;
 
   LanguageModel(const Config& config, std::int64_t classes)
@@ -106,14 +106,13 @@ struct LanguageModel : Module {
 
  private:
   Network make_network(const Config& config) {
-    if (config.layers != 1)
-      throw ValueError(fmt::format("--layers {}: only one layer so far", config.layers));
     if (config.forget_bias && config.cell != "lstm")
       throw ValueError(fmt::format("--forget-bias is for --cell lstm, not {}", config.cell));
     const std::int64_t inputs = config.embed > 0 ? config.embed : vocab_size;
-    if (config.cell == "rnn") return child("network", RNN(inputs, config.hidden));
-    if (config.cell == "gru") return child("network", GRU(inputs, config.hidden));
-    return child("network", LSTM(inputs, config.hidden));
+    const RecurrentOptions layers{.num_layers = config.layers, .dropout = config.dropout};
+    if (config.cell == "rnn") return child("network", RNN(inputs, config.hidden, layers));
+    if (config.cell == "gru") return child("network", GRU(inputs, config.hidden, layers));
+    return child("network", LSTM(inputs, config.hidden, layers));
   }
 
   /// --init, then --forget-bias on top of it.
@@ -133,7 +132,7 @@ struct LanguageModel : Module {
       // An LSTM has two biases per gate, which are added; the gates stand in the order i f g o.
       if (config.forget_bias && name.find("network.bias") == 0)
         narrow(parameter, 0, config.hidden, config.hidden)
-            .fill_(name == "network.bias_ih_l0" ? *config.forget_bias : 0.0);
+            .fill_(name.find("network.bias_ih") == 0 ? *config.forget_bias : 0.0);
     }
   }
 
