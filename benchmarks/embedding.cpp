@@ -1,4 +1,5 @@
 // Training steps on tables of up to 1,000,000 rows: with sparse, time must not grow with the table
+#include <fmt/format.h>
 #include <unroll/unroll.h>
 
 #include <algorithm>
@@ -16,14 +17,26 @@ constexpr std::int64_t kSteps = 35, kBatch = 20, kWidth = 64;  // [T, B] indices
 
 using MakeOptimizer = std::function<std::unique_ptr<Optimizer>(const Embedding&)>;
 
-/// Median of the microseconds of one training step: look up, backward, update.
-double measure(std::int64_t rows, bool sparse, int repetitions, const MakeOptimizer& make) {
+/// Different rows of a table of so many, as many for every size: [T, B].
+Tensor draw_rows(std::int64_t rows, Generator& generator) {
+  std::vector<std::int64_t> all(static_cast<std::size_t>(kSteps * kBatch));
+  const std::int64_t stride = rows / std::ssize(all);  // one row out of each stretch
+  for (std::size_t i = 0; i < all.size(); ++i)
+    all[i] = static_cast<std::int64_t>(i) * stride + generator.below(stride);
+  return from_vector(all, {kSteps, kBatch});
+}
+
+/// Median of the microseconds of one training step: look up, backward, clip, update. The rows are
+/// the same in each step, or drawn anew.
+double measure(std::int64_t rows, bool sparse, bool same, int repetitions,
+               const MakeOptimizer& make) {
   const Embedding table(rows, kWidth, {.sparse = sparse});
   const auto optimizer = make(table);
   Generator generator(1);
+  Tensor indices = draw_rows(rows, generator);
   std::vector<double> times;
   for (int i = 0; i < repetitions + 3; ++i) {  // the first three warm up
-    const Tensor indices = randint(0, rows, {kSteps, kBatch}, generator);
+    if (!same) indices = draw_rows(rows, generator);
     const auto start = std::chrono::steady_clock::now();
     optimizer->zero_grad();
     sum(square(table(indices))).backward();
@@ -40,9 +53,11 @@ double measure(std::int64_t rows, bool sparse, int repetitions, const MakeOptimi
 
 int main() {
   set_num_threads(1);
-  std::printf("embedding: %d indices, rows of %d numbers; look up, backward, clip, update\n\n",
-              static_cast<int>(kSteps * kBatch), static_cast<int>(kWidth));
-  std::printf("%-12s %10s %14s %14s\n", "optimizer", "rows", "sparse us", "dense us");
+  fmt::print(
+      "embedding: {} different rows of {} numbers; look up, backward, clip, update, in us\n\n"
+      "{:<12} {:>10} {:>18} {:>18} {:>18}\n",
+      kSteps * kBatch, kWidth, "optimizer", "rows", "sparse, same rows", "sparse, new rows",
+      "dense, new rows");
   const std::pair<const char*, MakeOptimizer> optimizers[] = {
       {"SGD", [](const Embedding& e) { return std::make_unique<SGD>(e.parameters()); }},
       {"Adagrad", [](const Embedding& e) { return std::make_unique<Adagrad>(e.parameters()); }},
@@ -51,9 +66,10 @@ int main() {
   };
   for (const auto& [name, make] : optimizers)
     for (const std::int64_t rows : {1'000, 10'000, 100'000, 1'000'000}) {
-      const double sparse = measure(rows, true, 101, make);
-      const double dense = measure(rows, false, rows < 100'000 ? 31 : 5, make);
-      std::printf("%-12s %10d %14.0f %14.0f\n", name, static_cast<int>(rows), sparse, dense);
+      const double warm = measure(rows, true, true, 301, make);
+      const double cold = measure(rows, true, false, 301, make);
+      const double dense = measure(rows, false, false, rows < 100'000 ? 31 : 5, make);
+      fmt::print("{:<12} {:>10} {:>18.0f} {:>18.0f} {:>18.0f}\n", name, rows, warm, cold, dense);
       std::fflush(stdout);
     }
 }
