@@ -207,9 +207,10 @@ TEST_CASE("safetensors: weights go from PyTorch to modules by name, and back") {
     RNN rnn = child("rnn", RNN(3, 4));
     GRU gru = child("gru", GRU(4, 5, {.num_layers = 2, .bidirectional = true}));
     LSTM lstm = child("lstm", LSTM(10, 4));
+    LayerNorm norm = child("norm", LayerNorm(4));
     Linear linear = child("linear", Linear(4, 2));
     Tensor operator()(const Tensor& indices) const {
-      return linear(lstm(gru(rnn(embedding(indices)).outputs).outputs).outputs);
+      return linear(norm(lstm(gru(rnn(embedding(indices)).outputs).outputs).outputs));
     }
   };
   const std::string path = UNROLL_SOURCE_DIR "/tests/reference/weights.safetensors";

@@ -28,13 +28,16 @@ class Net(nn.Module):
         self.rnn = nn.RNN(3, 4)
         self.gru = nn.GRU(4, 5, num_layers=2, bidirectional=True)
         self.lstm = nn.LSTM(10, 4)
+        self.norm = nn.LayerNorm(4)
         self.linear = nn.Linear(4, 2)
+        nn.init.normal_(self.norm.weight)  # they start as ones and zeros, which would not be seen
+        nn.init.normal_(self.norm.bias)
 
     def forward(self, indices):
         x = self.embedding(indices)
         for layer in (self.rnn, self.gru, self.lstm):
             x, _ = layer(x)
-        return self.linear(x)
+        return self.linear(self.norm(x))
 
 
 def save(path, tensors, metadata):
