@@ -503,6 +503,19 @@ TEST_CASE("Dropout: zeros and scales in training, does nothing in evaluation") {
   CHECK_THROWS_WITH_AS(Dropout(-0.5), "Dropout: p must be in [0, 1), but is -0.5", ValueError);
 }
 
+TEST_CASE("Dropout and Sequential: gradcheck of orders 1 and 2") {
+  manual_seed(10);
+  Sequential net(Linear(3, 4), sigmoid, Dropout(0.5), Linear(4, 2));
+  net.to(DType::f64);
+  const Tensor x = normal({2, 3}, 0, 1, DType::f64).requires_grad_();
+  const auto f = [&](const std::vector<Tensor>& in) {
+    manual_seed(11);  // the same mask each time
+    return square(net(in[0]));
+  };
+  CHECK(gradcheck(f, with(x, net), {.order = 1}));
+  CHECK(gradcheck(f, with(x, net), {.order = 2}));
+}
+
 TEST_CASE("Sequential: one after the other, named by position") {
   const Linear first(2, 3);
   const Linear second(3, 1);

@@ -172,6 +172,10 @@ TEST_CASE("stack: gradcheck of every module, in every shape") {
     check_gradients(LSTM(1, 2, {.bidirectional = true}), 1, indices({3, 2}), 2);
   }
   SUBCASE("LSTM, projected") { check_gradients(LSTM(2, 3, deep, {.proj_size = 2}), 2); }
+  SUBCASE("LSTM, projected, no bias") {
+    check_gradients(LSTM(2, 3, deep, {.bias = false, .proj_size = 2}), 2, indices({3, 2}));
+  }
+  SUBCASE("RNN, no bias") { check_gradients(RNN(2, 2, deep, {.bias = false}), 2); }
   SUBCASE("all kinds of dropout") {
     check_gradients(GRU(2, 2,
                         {.num_layers = 2,

@@ -185,6 +185,28 @@ TEST_CASE("seq2seq: gradients of all parameters pass gradcheck") {
   });
 }
 
+TEST_CASE("seq2seq: gradients of what a decoder starts from pass gradcheck") {
+  manual_seed(11);
+  for_each_model([](const auto& model) {
+    const Tensor source = random_tokens({3, 2}), target = random_tokens({3, 2});
+    auto state = model.encode(source, indices({3, 2}));
+    std::vector<Tensor> inputs;
+    const auto make_leaf = [&](Tensor& t) {
+      t = t.detach().clone().requires_grad_();
+      inputs.push_back(t);
+    };
+    for_each_tensor(state.rnn, make_leaf);
+    if (state.memory.empty()) {
+      make_leaf(state.context);
+    } else {
+      make_leaf(state.memory[0].keys);
+      make_leaf(state.memory[0].values);
+    }
+    CHECK(gradcheck_message([&](const auto&) { return model.decoder(target, state); }, inputs) ==
+          "");
+  });
+}
+
 namespace {
 
 /// Learns to reverse short sequences; the share of them that each search then gets right.
