@@ -341,4 +341,49 @@ forecast_reads_csv_files() {
   refuses 1 "cannot read 'five.csv'" --load five.csv
 }
 
+memory_tasks() { "$programs/memory_tasks" "$@" --threads 1; }
+
+memory_tasks_are_solved_by_cells_with_gates() {
+  memory_tasks --length 20 --hidden 32 --epochs 8 --quiet --log log.jsonl >out
+  check "$(values log.jsonl baseline | tail -1) == 0.16666666666666666" "the variance of the sum"
+  for cell in gru lstm; do
+    check "$(values log.jsonl ${cell}_test_loss) < 0.1667 / 10" "the loss of a $cell"
+    check "$(values log.jsonl ${cell}_test_accuracy) > 0.8" "sums that a $cell has right"
+    grep -q "^$cell .* solved$" out || fail "it does not say that a $cell has solved it: $(cat out)"
+  done
+  [[ $(values log.jsonl final) == true ]] || fail "one object is the final one"
+  ! command -v gnuplot >/dev/null || grep -q '</svg>' memory_tasks.svg || fail "no plot"
+  check "$(memory_tasks test --length 30 | awk '$1 == "gru" { print $3 }') < 0.1667 / 3" \
+    "the loss of a GRU on longer sequences"
+
+  memory_tasks --task copy --length 2 --hidden 48 --cells gru --epochs 12 --quiet --save copy.st \
+    --log copy.jsonl >out
+  check "($(values copy.jsonl baseline) - 10 * log(8) / 22) ^ 2 < 1e-12" "the baseline of copy memory"
+  check "$(values copy.jsonl gru_test_loss) < 0.8 * $(values copy.jsonl baseline)" "copy memory"
+  program=memory_tasks
+  refuses 1 "--task \"adding\" does not fit copy.st, which has \"copy\"" --load copy.st --task adding
+  refuses 1 "copy.st has had its 12 epochs" --load copy.st
+  refuses 2 "--length: must be at least 2, not 1" --length 1
+  refuses 2 "--cells: tree not in {rnn,gru,lstm}" --cells tree
+}
+
+an_interrupted_comparison_goes_on_as_if_nothing_had_happened() {
+  local status=0 options=(--length 10 --hidden 8 --batches 20 --quiet)
+  "$programs/memory_tasks" "${options[@]}" --epochs 500 --log parts.jsonl --save parts.st >out &
+  until [[ -s parts.jsonl ]]; do sleep 0.01; done
+  kill -INT $!
+  wait $! || status=$?
+  [[ $status == 130 ]] || fail "interrupted, it ended with $status: $(cat out)"
+  grep -q "train --load parts.st" out || fail "it does not say how to go on"
+  local epochs
+  epochs=$(wc -l <parts.jsonl)
+  check "$epochs < 400" "epochs before the interruption"
+  memory_tasks train --load parts.st --epochs $((epochs + 2)) --quiet >out
+  memory_tasks "${options[@]}" --epochs $((epochs + 2)) --log whole.jsonl >out
+  for cell in rnn gru lstm; do
+    [[ $(values whole.jsonl ${cell}_loss) == "$(values parts.jsonl ${cell}_loss)" ]] ||
+      fail "the two runs of a $cell differ"
+  done
+}
+
 "$2"
