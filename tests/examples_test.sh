@@ -386,4 +386,82 @@ an_interrupted_comparison_goes_on_as_if_nothing_had_happened() {
   done
 }
 
+monitor() { "$programs/monitor" "$@"; }
+
+# of MODEL COLUMN: from the table of monitor; its columns are error, precision and recall
+of() {
+  awk "\$1 == \"$1\" { print \$$2 }" out
+}
+
+monitor_finds_faults() {
+  monitor --length 10000 --quiet --save "" --log log.jsonl >out
+  check "$(of network 2) < 0.75 * $(of persistence 2)" "the errors of a network that learned"
+  check "$(of network 3) > 0.9 && $(of network 4) > 0.8" "precision and recall"
+  check "$(of network 4) > $(of persistence 4)" "recall beside that of persistence"
+  ! command -v gnuplot >/dev/null || grep -q '</svg>' monitor.svg || fail "no plot"
+  # The same through a pipe: what the demonstration does inside.
+  monitor generate --length 10000 --labels faults >values
+  monitor watch --labels faults --save "" --plot "" <values >watched
+  grep -q "^precision $(of network 3), recall $(of network 4)$" watched || fail "$(cat watched)"
+  check "$(grep -c ^ALARM watched) == $(values log.jsonl alarms)" "a line for each alarm"
+  check "$(values log.jsonl microseconds) > 0" "microseconds per value"
+}
+
+monitor_needs_no_more_memory_for_a_longer_stream() {
+  monitor --length 2000 --quiet --save "" --plot "" --log short.jsonl >out
+  monitor --length 20000 --quiet --save "" --plot "" --log long.jsonl >out
+  check "$(values short.jsonl peak_bytes) == $(values long.jsonl peak_bytes)" "bytes of tensors"
+}
+
+monitor_survives_malformed_lines() {
+  monitor generate --length 3000 >good
+  monitor watch --save "" --plot "" <good >expected
+  awk '{ print } NR == 700 { print "abc"; print ""; print "nan"; print "1 2"; print "1e300" }' good >bad
+  printf 'a\xff\x01b\r\n' >>bad
+  head -c 300000 /dev/zero | tr '\0' 7 >>bad
+  monitor watch --save "" --plot "" --log log.jsonl <bad >out 2>err
+  diff <(sed 's/ALARM line [0-9]*/ALARM/; s/0 malformed.*//' expected | grep -v us) \
+    <(sed 's/ALARM line [0-9]*/ALARM/; s/7 malformed.*//' out | grep -v us) || fail "other alarms"
+  grep -q "^3,000 values, 7 malformed lines" out || fail "$(cat out)"
+  [[ $(wc -l <err) == 7 ]] || fail "a line for each: $(cat err)"
+  grep -q "^warning: line 701: 'abc' is no number$" err || fail "$(cat err)"
+  grep -q "^warning: line 3006: 'a??b' is no number$" err || fail "$(cat err)"
+  grep -q "^warning: line 3007: '7\{40\}...' is no number$" err || fail "$(cat err)"
+  check "$(values log.jsonl malformed | wc -l) == 8" "malformed lines in the log, and their number"
+  monitor watch --plot "" </dev/null | grep -q "^0 values, 0 malformed lines, 0 alarms" ||
+    fail "an empty stream"
+  monitor watch --plot "" --save "" < <(printf "5\n%.0s" {1..2000}) >out
+  grep -q "^2,000 values, 0 malformed lines, 0 alarms" out || fail "what never changes: $(cat out)"
+}
+
+monitor_goes_on_with_what_it_saved() {
+  monitor generate --length 2400 >values
+  # Interrupted while it waits for the next line.
+  mkfifo pipe
+  "$programs/monitor" watch --plot "" --log first.jsonl <pipe >first.out &
+  exec 3>pipe
+  head -1200 values >&3
+  until [[ $(values first.jsonl line | wc -l) -gt 0 ]]; do sleep 0.01; done
+  sleep 0.3
+  kill -INT $!
+  local status=0
+  wait $! || status=$?
+  exec 3>&-
+  [[ $status == 130 ]] || fail "interrupted, it ended with $status: $(cat first.out)"
+  grep -q "^1,200 values.*Saved monitor.safetensors" first.out || fail "$(cat first.out)"
+  # No second warm-up: a fault right at the start is seen.
+  (sed -n '1201,1203p' values; echo 50) | monitor watch --load monitor.safetensors --plot "" >out
+  grep -q "^ALARM line 4: 50, expected" out || fail "it has forgotten what is usual: $(cat out)"
+  program=monitor
+  refuses 1 "cannot read 'none'" watch --load none
+  refuses 1 "cannot read 'values'" watch --load values
+  refuses 1 "--hidden 3 does not fit monitor.safetensors, which has 16" watch --load monitor.safetensors --hidden 3
+  refuses 1 "cannot write none/model: No such file or directory" --save none/model
+  refuses 1 "cannot write none/labels: No such file or directory" generate --labels none/labels
+  refuses 1 "cannot read 'none'" watch --labels none
+  refuses 2 "--limit: must be above 0, not -1" --limit -1
+  head -3 values | monitor watch --labels <(printf '\n\n') --save "" >out 2>err && fail "too few labels"
+  grep -q "line 3: there is none, but the input goes on" err || fail "$(cat err)"
+}
+
 "$2"

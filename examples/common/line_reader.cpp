@@ -34,7 +34,7 @@ bool LineReader::fill(const Interrupt& interrupt) {
   ssize_t count = 0;
   while (!interrupt.requested()) {
     pollfd waiting{descriptor_, POLLIN, 0};
-    if (::poll(&waiting, 1, 200) == 0) continue;
+    if (::poll(&waiting, 1, 200) <= 0) continue;  // nothing yet, or a signal
     count = ::read(descriptor_, buffer_.data(), buffer_.size());
     if (count >= 0) break;
     if (errno != EINTR && errno != EAGAIN)
