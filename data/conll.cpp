@@ -83,4 +83,30 @@ std::vector<TaggedSentence> read_conll(const std::string& path, const ConllOptio
   return sentences;
 }
 
+std::vector<std::string> convert_scheme(std::vector<TaggedSentence>& sentences,
+                                        const std::string& source, TagScheme from, TagScheme to) {
+  std::vector<std::string> broken;
+  for (TaggedSentence& sentence : sentences) {
+    const auto where = [&](std::size_t i) {
+      return fmt::format("{}: line {}: ", source, sentence.lines[i]);
+    };
+    for (std::size_t i = 0; i < sentence.tags.size(); ++i) try {
+        find_entities({sentence.tags[i]});
+      } catch (const ValueError&) {
+        throw FileError(fmt::format(
+            "{}'{}' is no tag of entities: those are O, or B, I, M, E or S with a type behind '-'",
+            where(i), sentence.tags[i]));
+      }
+    const std::vector<Entity> entities = find_entities(sentence.tags);
+    const auto size = static_cast<std::int64_t>(sentence.tags.size());
+    const std::vector<std::string> right = entity_tags(entities, size, from);
+    for (std::size_t i = 0; i < right.size(); ++i)
+      if (sentence.tags[i] != right[i])
+        broken.push_back(fmt::format("{}{}, but {} has {} there", where(i), sentence.tags[i],
+                                     scheme_name(from), right[i]));
+    sentence.tags = entity_tags(entities, size, to);
+  }
+  return broken;
+}
+
 }  // namespace unroll

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "data/metrics.h"
+
 namespace unroll {
 
 /// A sentence as three lists of one length.
@@ -34,5 +36,12 @@ std::vector<TaggedSentence> parse_conll(std::string_view text, const std::string
 
 /// The same of a file. Throws FileError as read_text(), and for a file without any.
 std::vector<TaggedSentence> read_conll(const std::string& path, const ConllOptions& options = {});
+
+/// Puts the tags of all sentences into another scheme, by the entities that find_entities() sees.
+/// Returns a line for each tag that breaks the rules of `from`, such as "a.conll: line 7: I-PER,
+/// but BIO has B-PER there". Throws FileError, naming `source` and the line, for what is no tag at
+/// all.
+std::vector<std::string> convert_scheme(std::vector<TaggedSentence>& sentences,
+                                        const std::string& source, TagScheme from, TagScheme to);
 
 }  // namespace unroll

@@ -125,15 +125,6 @@ bool goes_on(const Tag& a, const Tag& b) {
   return open && inside && a.type == b.type;
 }
 
-std::string name_of(TagScheme scheme) {
-  switch (scheme) {
-    case TagScheme::BIO: return "BIO";
-    case TagScheme::IOB1: return "IOB1";
-    case TagScheme::BIOES: return "BIOES";
-    default: return "BMES";
-  }
-}
-
 /// The prefix of a token of an entity. `follows`: directly behind one of the same type.
 char prefix_of(TagScheme scheme, bool first, bool last, bool follows) {
   const char inside = scheme == TagScheme::BMES ? 'M' : 'I';
@@ -158,41 +149,60 @@ std::vector<Entity> entities_of(const Tokens& tags, const std::string& name) {
   return entities;
 }
 
-/// The one way in which a scheme writes these entities.
-Tokens write_tags(const std::vector<Entity>& entities, std::size_t size, TagScheme scheme) {
-  Tokens tags(size, "O");
-  const Entity* before = nullptr;
-  for (const Entity& e : entities) {
-    const bool follows = before && before->end == e.begin && before->type == e.type;
-    for (std::int64_t i = e.begin; i < e.end; ++i) {
-      std::string& tag = tags[static_cast<std::size_t>(i)];
-      tag = prefix_of(scheme, i == e.begin, i + 1 == e.end, follows);
-      if (!e.type.empty()) tag += "-" + e.type;
-    }
-    before = &e;
+}  // namespace
+
+std::string scheme_name(TagScheme scheme) {
+  switch (scheme) {
+    case TagScheme::BIO: return "BIO";
+    case TagScheme::IOB1: return "IOB1";
+    case TagScheme::BIOES: return "BIOES";
+    default: return "BMES";
   }
-  return tags;
 }
 
-}  // namespace
+TagScheme scheme_from_name(const std::string& name) {
+  for (TagScheme scheme : {TagScheme::BIO, TagScheme::IOB1, TagScheme::BIOES, TagScheme::BMES})
+    if (scheme_name(scheme) == name) return scheme;
+  throw ValueError(fmt::format("'{}' is no tag scheme: BIO, IOB1, BIOES or BMES", name));
+}
 
 std::vector<Entity> find_entities(const Tokens& tags) { return entities_of(tags, "tags"); }
 
+Tokens entity_tags(const std::vector<Entity>& entities, std::int64_t size, TagScheme scheme) {
+  Tokens tags;
+  const Entity* before = nullptr;
+  for (const Entity& e : entities) {
+    if (e.begin < length(tags) || e.end <= e.begin || e.end > size)
+      throw ValueError(
+          fmt::format("entity_tags: an entity from {} to {} does not fit behind {} in {} tokens",
+                      e.begin, e.end, tags.size(), size));
+    tags.resize(static_cast<std::size_t>(e.begin), "O");
+    const bool follows = before && before->end == e.begin && before->type == e.type;
+    for (std::int64_t i = e.begin; i < e.end; ++i) {
+      tags.emplace_back(1, prefix_of(scheme, i == e.begin, i + 1 == e.end, follows));
+      if (!e.type.empty()) tags.back() += "-" + e.type;
+    }
+    before = &e;
+  }
+  tags.resize(static_cast<std::size_t>(size), "O");
+  return tags;
+}
+
 // What the scheme would write for the entities that are there is what should be there.
 std::string tag_errors(const Tokens& tags, TagScheme scheme) {
-  const Tokens right = write_tags(find_entities(tags), tags.size(), scheme);
+  const Tokens right = entity_tags(find_entities(tags), length(tags), scheme);
   std::string lines;
   for (std::size_t i = 0; i < tags.size(); ++i)
     if (tags[i] != right[i])
       lines += fmt::format("{}tags[{}] is {}, but {} has {} there", lines.empty() ? "" : "\n", i,
-                           tags[i], name_of(scheme), right[i]);
+                           tags[i], scheme_name(scheme), right[i]);
   return lines;
 }
 
 Tokens convert_tags(const Tokens& tags, TagScheme from, TagScheme to) {
   if (const std::string errors = tag_errors(tags, from); !errors.empty())
     throw ValueError("convert_tags: " + errors);
-  return write_tags(find_entities(tags), tags.size(), to);
+  return entity_tags(find_entities(tags), length(tags), to);
 }
 
 double EntityCounts::precision() const { return ratio(correct, predicted); }
@@ -200,17 +210,36 @@ double EntityCounts::recall() const { return ratio(correct, expected); }
 double EntityCounts::f1() const { return ratio(2 * correct, predicted + expected); }
 double EntityScores::accuracy() const { return ratio(correct_tokens, tokens); }
 
+namespace {
+
+/// Throws ValueError unless both have as many sentences, and these as many tags.
+void require_same_lengths(const char* op, const std::vector<Tokens>& expected,
+                          const std::vector<Tokens>& predicted) {
+  if (expected.size() != predicted.size())
+    throw ValueError(fmt::format("{}: {} sentences are expected, but {} predicted", op,
+                                 expected.size(), predicted.size()));
+  for (std::size_t n = 0; n < expected.size(); ++n)
+    if (expected[n].size() != predicted[n].size())
+      throw ValueError(fmt::format("{}: sentence {} has {} expected tags, but {} predicted ones",
+                                   op, n, expected[n].size(), predicted[n].size()));
+}
+
+}  // namespace
+
+double tag_accuracy(const std::vector<Tokens>& expected, const std::vector<Tokens>& predicted) {
+  require_same_lengths("tag_accuracy", expected, predicted);
+  std::int64_t right = 0, all = 0;
+  for (std::size_t n = 0; n < expected.size(); ++n)
+    for (std::size_t i = 0; i < expected[n].size(); ++i, ++all)
+      right += expected[n][i] == predicted[n][i] ? 1 : 0;
+  return ratio(right, all);
+}
+
 EntityScores entity_scores(const std::vector<Tokens>& expected,
                            const std::vector<Tokens>& predicted) {
-  if (expected.size() != predicted.size())
-    throw ValueError(fmt::format("entity_scores: {} sentences are expected, but {} predicted",
-                                 expected.size(), predicted.size()));
+  require_same_lengths("entity_scores", expected, predicted);
   EntityScores scores;
   for (std::size_t n = 0; n < expected.size(); ++n) {
-    if (expected[n].size() != predicted[n].size())
-      throw ValueError(
-          fmt::format("entity_scores: sentence {} has {} expected tags, but {} predicted ones", n,
-                      expected[n].size(), predicted[n].size()));
     for (std::size_t i = 0; i < expected[n].size(); ++i)
       scores.correct_tokens += expected[n][i] == predicted[n][i] ? 1 : 0;
     scores.tokens += length(expected[n]);

@@ -39,6 +39,13 @@ BleuScore corpus_bleu(const std::vector<std::vector<std::string>>& candidates,
 double sentence_bleu(const std::vector<std::string>& candidate,
                      const std::vector<std::string>& reference, std::int64_t k = 2);
 
+// --- Tags ---------------------------------------------------------------------------------------
+
+/// The fraction of tokens with the expected tag, over all sentences: [N] lists of tags of any kind,
+/// parts of speech, say; 0 for none. Throws ValueError for lists of different length.
+double tag_accuracy(const std::vector<std::vector<std::string>>& expected,
+                    const std::vector<std::vector<std::string>>& predicted);
+
 // --- Entities -----------------------------------------------------------------------------------
 // A tag is "O" (outside), or a prefix and, behind '-', the type of an entity: B (its first token),
 // I or M (inside), E (its last), S (its only one). ValueError for any other.
@@ -50,6 +57,11 @@ enum class TagScheme {
   BIOES,  ///< B I ... I E, and S for one token
   BMES,   ///< the same with M for I
 };
+
+/// "BIO", "IOB1", "BIOES" or "BMES".
+std::string scheme_name(TagScheme scheme);
+/// The scheme with such a name. Throws ValueError for another name.
+TagScheme scheme_from_name(const std::string& name);
 
 /// Tokens begin to end - 1 of a sentence.
 struct Entity {
@@ -65,6 +77,11 @@ struct Entity {
 /// entity goes on from one token to the next if they have the same type, the first has B, I or M
 /// and the second I, M or E.
 std::vector<Entity> find_entities(const std::vector<std::string>& tags);
+
+/// The one way in which a scheme writes these entities, which must not overlap and stand in order,
+/// in a sentence of `size` tokens: the way back from find_entities. Throws ValueError.
+std::vector<std::string> entity_tags(const std::vector<Entity>& entities, std::int64_t size,
+                                     TagScheme scheme);
 
 /// "" if the tags keep the rules of the scheme; otherwise a line for each that does not, such as
 /// "tags[3] is I-PER, but BIO has B-PER there".

@@ -1,13 +1,16 @@
 #include "data/text.h"
 
 #include <fmt/format.h>
+#include <locale.h>
 #include <utf8.h>
+#include <wctype.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <utility>
 
 #include "framework/check.h"
@@ -42,6 +45,14 @@ bool is_white_space(std::uint32_t c) {
   return (0x09 <= c && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
          (0x2000 <= c && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
          c == 0x3000;
+}
+
+bool is_digit(std::uint32_t c) { return '0' <= c && c <= '9'; }
+bool is_punctuation(std::uint32_t c) {
+  constexpr std::u32string_view kMarks =
+      U",.;:!?\"()[]{}\u00a1\u00bf\u00ab\u00bb\u2026\u201c\u201d\u201e"
+      U"\u3001\u3002\u3008\u3009\u300a\u300b\u300c\u300d\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f";
+  return kMarks.find(static_cast<char32_t>(c)) != kMarks.npos;
 }
 
 /// Calls f(code_point, its bytes) from the first character to the last.
@@ -118,6 +129,37 @@ std::vector<std::string> split_words(std::string_view text) {
     words.back() += bytes;
   });
   return words;
+}
+
+std::string lower_case(std::string_view text) {
+  // The C library knows all letters of Unicode; the program's own locale does not matter.
+  static const locale_t locale = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+  if (locale == nullptr) throw Error("lower_case: this system has no locale C.UTF-8");
+  std::string result;
+  for_each_character("lower_case", text, [&](std::uint32_t code_point, std::string_view) {
+    const wint_t lower = ::towlower_l(static_cast<wint_t>(code_point), locale);
+    utf8::unchecked::append(static_cast<std::uint32_t>(lower), std::back_inserter(result));
+  });
+  return result;
+}
+
+std::vector<std::string> split_punctuation(std::string_view text) {
+  require_utf8("split_punctuation", text);
+  std::vector<std::string> tokens;
+  for (const std::string& word : split_words(text)) {
+    const std::u32string characters = utf8::utf8to32(word);
+    const auto digit = [&](std::size_t i) {
+      return i < characters.size() && is_digit(characters[i]);
+    };
+    bool inside = false;
+    for (std::size_t i = 0; i < characters.size(); ++i) {
+      const bool mark = is_punctuation(characters[i]) && !(digit(i - 1) && digit(i + 1));
+      if (mark || !inside) tokens.emplace_back();
+      utf8::unchecked::append(characters[i], std::back_inserter(tokens.back()));
+      inside = !mark;
+    }
+  }
+  return tokens;
 }
 
 std::vector<std::string> split_characters(std::string_view text) {

@@ -32,6 +32,16 @@ std::string letters_only(std::string_view text);
 /// empty word. Throws ValueError, naming the byte offset, for text that is not UTF-8.
 std::vector<std::string> split_words(std::string_view text);
 
+/// Every letter that has a lower-case form becomes that: "Élan" gives "élan". Throws ValueError,
+/// naming the byte offset, for text that is not UTF-8.
+std::string lower_case(std::string_view text);
+
+/// Words as split_words, but a punctuation mark (, . ; : ! ? and their Chinese and wide forms,
+/// quotation marks, brackets) is a token of its own unless it stands between two digits: "Go on,
+/// it's 10:30!" gives {"Go", "on", ",", "it's", "10:30", "!"}. Apostrophes and hyphens belong to
+/// the word. Throws ValueError, naming the byte offset, for text that is not UTF-8.
+std::vector<std::string> split_punctuation(std::string_view text);
+
 /// The code points of a text, each as a UTF-8 string: "né" gives {"n", "é"}. Throws ValueError,
 /// naming the byte offset, for text that is not UTF-8.
 std::vector<std::string> split_characters(std::string_view text);

@@ -11,7 +11,6 @@
 #include <fmt/format.h>
 #include <unroll/unroll.h>
 
-#include <array>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,7 +26,7 @@ namespace {
 
 /// What a model is and how it learns. A saved model carries it.
 struct Config {
-  std::string train, dev, test;
+  examples::DataFiles files;
   std::string language = "english";
   std::int64_t min_freq = 1, embed = 32, hidden = 64;
   double dropout = 0.2;
@@ -36,9 +35,7 @@ struct Config {
   template <class F>
   void each(F&& option) {
     using CLI::IsMember, examples::at_least;
-    option("train", train, "lines to learn, `label text` each (default: the bundled ones)");
-    option("dev", dev, "lines to measure the accuracy on after each epoch");
-    option("test", test, "lines to measure the accuracy on at the end");
+    files.each(option);
     option("language", language, "chinese is read by characters, english by words",
            IsMember({"english", "chinese"}));
     option("min-freq", min_freq, "a rarer token is <unk>", at_least(1));
@@ -141,13 +138,8 @@ double accuracy(const Model& model, const Examples& data) {
 // --- Commands -----------------------------------------------------------------------------------
 
 int train(const Config& config, const examples::Call& call, const examples::Checkpoint* saved) {
-  auto [train_path, dev_path, test_path] = std::array{config.train, config.dev, config.test};
-  if (train_path.empty()) {
-    if (!dev_path.empty() || !test_path.empty()) throw ValueError("--dev and --test need --train");
-    const std::string name = examples::bundled("sentiment." + config.language);
-    train_path = name + ".train.txt", dev_path = name + ".dev.txt", test_path = name + ".test.txt";
-  }
-  const std::vector<LabelledLine> lines = read_labelled_lines(train_path);
+  const auto files = config.files.or_bundled("sentiment." + config.language, "txt");
+  const std::vector<LabelledLine> lines = read_labelled_lines(files.train);
   std::vector<std::string> all_tokens, all_labels;
   for (const LabelledLine& line : lines) {
     for (std::string& token : split(config, line.text)) all_tokens.push_back(std::move(token));
@@ -158,13 +150,13 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
             : Vocab(all_tokens, {.min_freq = config.min_freq, .reserved_tokens = {"<pad>"}});
   const Vocab labels = saved ? Vocab::from_text(saved->text("labels"), call.load)
                              : Vocab(all_labels, {.unknown_token = ""});
-  if (labels.size() < 2) throw ValueError(train_path + " has only one label");
-  const Examples train_set = encode(config, lines, train_path, tokens, labels);
+  if (labels.size() < 2) throw ValueError(files.train + " has only one label");
+  const Examples train_set = encode(config, lines, files.train, tokens, labels);
   const auto read = [&](const std::string& file) {
     return file.empty() ? Examples()
                         : encode(config, read_labelled_lines(file), file, tokens, labels);
   };
-  const Examples dev = read(dev_path), test = read(test_path);
+  const Examples dev = read(files.dev), test = read(files.test);
 
   manual_seed(config.training.seed);
   Models models(config, tokens, labels);

@@ -7,6 +7,7 @@
 #include "modules/crf.h"
 #include "modules/dropout.h"
 #include "modules/embedding.h"
+#include "modules/hmm.h"
 #include "modules/init.h"
 #include "modules/layer_norm.h"
 #include "modules/layer_norm_cells.h"

@@ -123,3 +123,26 @@ TEST_CASE("CoNLL: errors name file and line") {
   std::ofstream(path) << "\n";
   CHECK_THROWS_WITH_AS(read_conll(path), (path + " has no sentence").c_str(), FileError);
 }
+
+TEST_CASE("CoNLL: tags in another scheme, and what breaks the rules of theirs") {
+  auto sentences = parse_conll("a I-X\nb I-X\nc B-X\n\nd O\ne I-Y\n", "a.conll");
+  CHECK(convert_scheme(sentences, "a.conll", TagScheme::IOB1, TagScheme::BMES).empty());
+  CHECK(sentences[0].tags == Strings{"B-X", "E-X", "S-X"});
+  CHECK(sentences[1].tags == Strings{"O", "S-Y"});
+  CHECK(convert_scheme(sentences, "a.conll", TagScheme::BMES, TagScheme::BIO).empty());
+  CHECK(sentences[0].tags == Strings{"B-X", "I-X", "B-X"});
+
+  sentences = parse_conll("a I-X\nb I-Y\nc I-Y\n\nd B-X\n", "a.conll");
+  CHECK(convert_scheme(sentences, "a.conll", TagScheme::BIO, TagScheme::BIOES) ==
+        Strings{"a.conll: line 1: I-X, but BIO has B-X there",
+                "a.conll: line 2: I-Y, but BIO has B-Y there"});
+  CHECK(sentences[0].tags == Strings{"S-X", "B-Y", "E-Y"});
+  CHECK(sentences[1].tags == Strings{"S-X"});
+
+  sentences = parse_conll("a O\nb PER\n", "a.conll");
+  CHECK_THROWS_WITH_AS(
+      convert_scheme(sentences, "a.conll", TagScheme::BIO, TagScheme::BIO),
+      "a.conll: line 2: 'PER' is no tag of entities: those are O, or B, I, M, E or S with a type "
+      "behind '-'",
+      FileError);
+}

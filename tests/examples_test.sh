@@ -341,6 +341,62 @@ forecast_reads_csv_files() {
   refuses 1 "cannot read 'five.csv'" --load five.csv
 }
 
+ner() { "$programs/ner" "$@" --threads 1; }
+
+ner_tells_persons_from_brands_by_their_context() {
+  local options log
+  while read -r options; do
+    # shellcheck disable=SC2086
+    ner $options --epochs 8 --quiet --log log --save model >out
+    check "$(values log test_f1) > 0.9" "F1 on names that training has not, $options"
+    check "$(values log test_f1) > 0.2 + $(values log test_f1_hmm)" "F1 beside an HMM, $options"
+    check "$(values log test_f1_hmm_posteriors) > 0.4" "F1 of tags with the largest posteriors"
+  done <<'END'
+--language english
+--language english --crf --char-hidden 8 --lower --batch 64
+--language chinese --crf
+END
+  [[ $(ner tag --load model "林丰病了两天。" | xargs) == \
+    "林 B-PER 丰 E-PER 病 O 了 O 两 O 天 O 。 O" ]] || fail "$(ner tag --load model "林丰病了两天。")"
+}
+
+ner_takes_files_and_names_what_is_wrong_in_them() {
+  # Tokens stand in the second column, plain tags in the third, entities as IOB1 in the fourth.
+  local i
+  for i in $(seq 40); do
+    printf '1 Ann%d NN I-PER\n2 and CC O\n3 Bo%d NN I-PER\n4 Co NN B-PER\n5 sang VB O\n\n' "$i" "$i"
+    printf '1 the DT O\n2 sea NN O\n3 sang VB O\n\n'
+  done >iob1
+  local columns=(--token-column 2 --epochs 10 --quiet --log log)
+  ner --train iob1 --dev iob1 --test iob1 "${columns[@]}" --scheme IOB1 >out 2>err
+  check "$(values log test_f1) == 1" "entities in the scheme IOB1"
+  [[ ! -s err ]] || fail "$(cat err)"
+  [[ $(ner tag "Dan and Bo Co sang" | awk '{ print $2 }' | xargs) == "I-PER O I-PER B-PER O" ]] ||
+    fail "the tags are not IOB1: $(ner tag "Dan and Bo Co sang")"
+  ner --train iob1 --dev iob1 --test iob1 "${columns[@]}" --scheme BIO --crf >out 2>err
+  grep -q "^warning: 80 tags break the rules of BIO; they count as conlleval has it:$" err ||
+    fail "$(cat err)"
+  grep -q "^iob1: line 1: I-PER, but BIO has B-PER there$" err || fail "$(cat err)"
+  ner --train iob1 --test iob1 "${columns[@]}" --column 3 --tags plain >out
+  check "$(values log test_accuracy) == 1" "parts of speech"
+  check "$(values log test_accuracy_hmm) > 0.9" "parts of speech by an HMM"
+  grep -q "^test  BiLSTM  *100.0%$" out || fail "no table: $(cat out)"
+
+  program=ner
+  printf 'Ann B-PER\n\nsang\n' >bad
+  refuses 1 "bad: line 3: has 1 column, but the token is in column 1 and the tag in column -1" \
+    --train bad
+  printf 'Ann B-PER\nsang VB\n' >bad
+  refuses 1 "bad: line 2: 'VB' is no tag of entities" --train bad
+  refuses 1 "bad: line 1: has 2 columns" --train bad --column 3 --tags plain
+  printf '\n' >bad
+  refuses 1 "bad has no sentence" --train iob1 "${columns[@]}" --scheme IOB1 --dev bad
+  refuses 1 "--dev and --test need --train" --test iob1
+  refuses 2 "--scheme: IOB not in {BIO,IOB1,BIOES,BMES}" --scheme IOB
+  refuses 1 "--crf true does not fit ner.safetensors, which has false" \
+    --load ner.safetensors --epochs 11 --crf
+}
+
 memory_tasks() { "$programs/memory_tasks" "$@" --threads 1; }
 
 memory_tasks_are_solved_by_cells_with_gates() {

@@ -205,3 +205,28 @@ TEST_CASE("metrics: mistakes are named") {
                        "entity_scores: sentence 0 has 1 expected tags, but 2 predicted ones",
                        ValueError);
 }
+
+TEST_CASE("metrics: the accuracy of plain tags") {
+  CHECK(tag_accuracy({words("DET NN VB"), words("NN")}, {words("DET VB VB"), words("NN")}) == 0.75);
+  CHECK(tag_accuracy({}, {}) == 0.0);
+  CHECK_THROWS_WITH_AS(tag_accuracy({words("NN")}, {}),
+                       "tag_accuracy: 1 sentences are expected, but 0 predicted", ValueError);
+  CHECK_THROWS_WITH_AS(tag_accuracy({words("NN")}, {words("NN NN")}),
+                       "tag_accuracy: sentence 0 has 1 expected tags, but 2 predicted ones",
+                       ValueError);
+}
+
+TEST_CASE("metrics: the tags of entities, and the names of schemes") {
+  CHECK(entity_tags({{"X", 1, 3}, {"X", 3, 4}, {"", 5, 6}}, 7, TagScheme::BIOES) ==
+        words("O B-X E-X S-X O S O"));
+  CHECK(entity_tags({}, 0, TagScheme::BIO).empty());
+  CHECK_THROWS_WITH_AS(entity_tags({{"X", 0, 2}, {"X", 1, 3}}, 4, TagScheme::BIO),
+                       "entity_tags: an entity from 1 to 3 does not fit behind 2 in 4 tokens",
+                       ValueError);
+  CHECK_THROWS_AS(entity_tags({{"X", 2, 2}}, 4, TagScheme::BIO), ValueError);
+  CHECK_THROWS_AS(entity_tags({{"X", 2, 5}}, 4, TagScheme::BIO), ValueError);
+  for (TagScheme scheme : {TagScheme::BIO, TagScheme::IOB1, TagScheme::BIOES, TagScheme::BMES})
+    CHECK(scheme_from_name(scheme_name(scheme)) == scheme);
+  CHECK_THROWS_WITH_AS(scheme_from_name("IOB2"),
+                       "'IOB2' is no tag scheme: BIO, IOB1, BIOES or BMES", ValueError);
+}

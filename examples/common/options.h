@@ -21,13 +21,19 @@ namespace examples {
 CLI::Validator at_least(double low);
 CLI::Validator above(double low);
 
-/// --hidden and so on, with the present values as defaults.
+/// --hidden and so on, with the present values as defaults. A bool is a flag: --bidirectional, or
+/// --bidirectional=false where it is on by now.
 template <class T>
 void add_options(CLI::App& app, T& values) {
   values.each([&](const char* name, auto& value, const char* help, const auto&... checks) {
-    CLI::Option* option = app.add_option(std::string("--") + name, value, help);
-    if constexpr (!requires { value.has_value(); }) option->capture_default_str();
-    (option->check(checks), ...);
+    const std::string flag = std::string("--") + name;
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(value)>, bool>) {
+      app.add_flag(flag, value, help);
+    } else {
+      CLI::Option* option = app.add_option(flag, value, help);
+      if constexpr (!requires { value.has_value(); }) option->capture_default_str();
+      (option->check(checks), ...);
+    }
   });
 }
 

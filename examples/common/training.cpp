@@ -34,6 +34,15 @@ std::string as_words(std::string name) {
 
 }  // namespace
 
+DataFiles DataFiles::or_bundled(const std::string& name, const std::string& extension) const {
+  if (!train.empty()) return *this;
+  if (!dev.empty() || !test.empty()) throw ValueError("--dev and --test need --train");
+  const auto file = [&](const char* part) {
+    return bundled(fmt::format("{}.{}.{}", name, part, extension));
+  };
+  return {file("train"), file("dev"), file("test")};
+}
+
 // --- TrainingProgram ----------------------------------------------------------------------------
 
 TrainingProgram::TrainingProgram(const std::string& description, const std::string& name, int argc,

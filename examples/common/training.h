@@ -63,6 +63,21 @@ struct TrainingOptions {
   }
 };
 
+/// The files of --train, --dev and --test, with each() for a configuration.
+struct DataFiles {
+  std::string train{}, dev{}, test{};
+
+  template <class F>
+  void each(F&& option) {
+    option("train", train, "file to learn (default: the bundled data)");
+    option("dev", dev, "file to measure on after each epoch");
+    option("test", test, "file to measure on at the end");
+  }
+  /// Without --train those that come with the examples, such as "ner.english.train.conll" for
+  /// ("ner.english", "conll"). Throws ValueError for --dev or --test alone.
+  DataFiles or_bundled(const std::string& name, const std::string& extension) const;
+};
+
 /// What belongs to one call of a program; a saved model carries the rest.
 struct Call {
   std::string load, save, program;
