@@ -8,6 +8,7 @@
 #include "data/metrics.h"
 #include "data/ngram.h"
 #include "data/padded.h"
+#include "data/pairs.h"
 #include "data/sequences.h"
 #include "data/series.h"
 #include "data/text.h"

@@ -141,6 +141,21 @@ TEST_CASE("text: split_characters gives code points") {
   CHECK(split_characters("\u007f\u0080\u07ff\u0800\uffff\U00010000\U0010ffff").size() == 7);
 }
 
+TEST_CASE("text: lower_case knows the letters of Unicode") {
+  CHECK(lower_case("") == "");
+  CHECK(lower_case("The Time-Machine, 1895") == "the time-machine, 1895");
+  CHECK(lower_case("ÀÇÉŒŸ àçéœÿ ẞ ΑΩ ЖЯ 时😀×") == "àçéœÿ àçéœÿ ß αω жя 时😀×");
+}
+
+TEST_CASE("text: split_punctuation makes tokens of marks") {
+  CHECK(split_punctuation("") == Strings{});
+  CHECK(split_punctuation("Go on, it's 10:30!") == Strings{"Go", "on", ",", "it's", "10:30", "!"});
+  CHECK(split_punctuation("Où est-il ?  «Là»... (3.5 km).") ==
+        Strings{"Où", "est-il", "?", "«", "Là", "»", ".", ".", ".", "(", "3.5", "km", ")", "."});
+  CHECK(split_punctuation("?a. 1.") == Strings{"?", "a", ".", "1", "."});
+  CHECK(split_punctuation("你好，世界。") == Strings{"你好", "，", "世界", "。"});
+}
+
 TEST_CASE("text: join is the way back") {
   CHECK(join({}) == "");
   CHECK(join({}, " ") == "");
@@ -159,6 +174,9 @@ TEST_CASE("text: what is not UTF-8 is an error with its offset") {
     const std::string& error = invalid.error;
     CHECK_THROWS_WITH_AS(split_words(text), ("split_words: " + error).c_str(), ValueError);
     CHECK_THROWS_WITH_AS(split_characters(text), ("split_characters: " + error).c_str(),
+                         ValueError);
+    CHECK_THROWS_WITH_AS(lower_case(text), ("lower_case: " + error).c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(split_punctuation(text), ("split_punctuation: " + error).c_str(),
                          ValueError);
     const std::string path = directory.file("invalid.txt", text);
     const std::string in_file = "cannot read '" + path + "': line 2: " + error;

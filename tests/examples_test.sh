@@ -4,6 +4,7 @@
 # usage: examples_test.sh DIRECTORY-OF-THE-PROGRAMS TEST
 set -euo pipefail
 programs=$1
+root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
@@ -518,6 +519,84 @@ monitor_goes_on_with_what_it_saved() {
   refuses 2 "--limit: must be above 0, not -1" --limit -1
   head -3 values | monitor watch --labels <(printf '\n\n') --save "" >out 2>err && fail "too few labels"
   grep -q "line 3: there is none, but the input goes on" err || fail "$(cat err)"
+}
+
+translate() { "$programs/translate" "$@" --threads 1; }
+
+translate_learns_number_words_and_shows_what_it_looks_at() {
+  translate --epochs 20 --quiet --log log.jsonl >out
+  check "$(values log.jsonl greedy_exact) > 0.95" "exact match on numbers that it has not seen"
+  check "$(values log.jsonl beam_exact) > 0.95" "... with beam search"
+  check "$(values log.jsonl beam_bleu4) > 0.2 + $(values log.jsonl word_for_word_bleu4)" "BLEU-4"
+  check "$(values log.jsonl valid_loss | tail -1) < 0.1" "the loss per token"
+  grep -q "^beam search, 4 wide  *[0-9.]* %  *[0-9.]*  *[0-9.]*$" out || fail "no table: $(cat out)"
+  [[ $(translate translate "Four thousand") == "quatre mille" ]] || fail "4,000"
+  printf 'forty-two\n\ntwo hundred and ten\n' | translate translate --beam 1 >lines
+  [[ $(cat lines) == $'quarante-deux\n\ndeux cent dix' ]] || fail "lines: $(cat lines)"
+  translate translate "five apples" --heatmap five.svg 2>err >out
+  grep -q "line 1: 1 of 2 tokens are not in the vocabulary, the first one is 'apples'" err ||
+    fail "$(cat err)"
+  ! command -v gnuplot >/dev/null || {
+    grep -q '</svg>' translate.svg || fail "no plot"
+    grep -q 'hundred' translate_attention.svg || fail "no heatmap"
+    grep -q '&lt;unk>' five.svg || fail "no heatmap of a line"
+  }
+  printf 'forty-two thousand\tquarante-deux mille\nten\tdouze\n' >pairs
+  translate eval --pairs pairs >out
+  grep -q "^2 given sentences" out && grep -q "^greedy search  *50.0 %" out || fail "$(cat out)"
+}
+
+translate_takes_every_option() {
+  local options
+  translate --bundled phrases --max-pairs 150 --hold-out 0 --epochs 1 --quiet --save "" >out
+  grep -q "^150 training sentences" out || fail "150 phrases: $(cat out)"
+  head -60 "$root/examples/data/phrases.tsv" >pairs
+  cut -f1 pairs >en
+  cut -f2 pairs >fr
+  while read -r options; do
+    # shellcheck disable=SC2086
+    translate $options --source en --target fr --valid-pairs pairs --test-source en --test-target fr \
+      --batch 16 --quiet --hidden 32 --embed 24 --log log.jsonl >out 2>err
+    check "$(values log.jsonl beam_bleu4) > 0.3 + $(values log.jsonl word_for_word_bleu4)" "$options"
+    check "$(values log.jsonl valid_loss | tail -1) < 0.7" "validation with $options"
+  done <<'END'
+--cell rnn --attention none --layers 2 --dropout 0.1 --lr 0.003 --epochs 80
+--cell gru --attention dot --bidirectional --beam 2 --length-penalty 0 --lr 0.01 --epochs 40
+--cell lstm --attention general --layers 2 --bidirectional --keep-case --lr 0.01 --epochs 40
+--attention additive --level char --min-freq 2 --lr 0.01 --epochs 40
+END
+  translate --pairs pairs --max-length 6 --epochs 1 --quiet --hold-out 0 2>err >out
+  grep -q "^warning: [0-9]* sentences have more than 6 tokens and are not learned" err || fail "$(cat err)"
+
+  translate --pairs pairs --epochs 4 --quiet --log whole.jsonl --save whole.st >out
+  translate --pairs pairs --epochs 2 --quiet --log parts.jsonl --save parts.st >out
+  translate train --load parts.st --epochs 4 --quiet >out
+  [[ $(values whole.jsonl train_loss | tail -1) == "$(values parts.jsonl train_loss | tail -1)" ]] ||
+    fail "a training in two parts differs"
+}
+
+translate_names_what_is_wrong_in_its_files() {
+  program=translate
+  printf 'Go.\tVa !\nRun.\n' >bad
+  refuses 1 "cannot read 'bad': line 2: there is no tab between source and target" --pairs bad
+  printf 'Go.\n' >en
+  refuses 1 "'bad' has 2 lines, but 'en' has 1" --source bad --target en
+  refuses 1 "--source and --target go together" --source en
+  refuses 1 "--valid-pairs or --valid-source and --valid-target, not both" \
+    --valid-pairs bad --valid-source bad --valid-target bad
+  : >empty
+  refuses 1 "empty has no pair" --pairs empty
+  printf 'Go on, now.\tVa !\n' >long
+  refuses 1 "there is nothing to learn: try a larger --max-length" --pairs long --max-length 2
+  refuses 2 "--attention: loud not in {none,additive,general,dot}" --attention loud
+  refuses 2 "--beam: must be at least 1, not 0" --beam 0
+  refuses 1 "cannot write none/map.svg" --heatmap none/map.svg
+  refuses 1 "cannot read 'bad'" translate --load bad "Go."
+  translate --max-pairs 20 --epochs 1 --attention none --quiet >out 2>err
+  refuses 1 "line 1: --heatmap: this model has no attention" translate two --heatmap x.svg
+  refuses 1 "eval: --pairs, or --source and --target" eval
+  refuses 1 '--attention "dot" does not fit translate.safetensors, which has "none"' \
+    --load translate.safetensors --epochs 2 --attention dot
 }
 
 "$2"

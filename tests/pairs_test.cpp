@@ -1,0 +1,111 @@
+/// Pairs of sentences, and the number words that an example makes pairs of.
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "data/pairs.h"
+#include "examples/data/number_words.h"
+#include "framework/check.h"
+#include "framework/file.h"
+#include "temporary_directory.h"
+
+using namespace unroll;
+
+namespace {
+
+using Pairs = std::vector<TextPair>;
+
+/// Writes a file and returns its path.
+std::string file(const test::TemporaryDirectory& directory, const char* name,
+                 const std::string& text) {
+  const std::string path = directory.file(name);
+  write_file_atomically(path, text);
+  return path;
+}
+
+}  // namespace
+
+TEST_CASE("pairs: a line each, source, tab, target") {
+  const test::TemporaryDirectory directory;
+  CHECK(read_pairs(
+            file(directory, "a.tsv", "Go.\tVa !\r\n\n \t \nI won.\tJ'ai gagné.\tCC-BY 2.0\n")) ==
+        Pairs{{"Go.", "Va !"}, {"I won.", "J'ai gagné."}});
+  CHECK(read_pairs(file(directory, "empty.tsv", "")) == Pairs{});
+
+  const auto refused = [&](const std::string& text, const std::string& what) {
+    const std::string path = file(directory, "bad.tsv", text);
+    CHECK_THROWS_WITH_AS(read_pairs(path), ("cannot read '" + path + "': line 2: " + what).c_str(),
+                         FileError);
+  };
+  refused("a\tb\nalone\n", "there is no tab between source and target");
+  refused("a\tb\n\tb\n", "there is nothing before the tab");
+  refused("a\tb\na\t \tlicence\n", "there is nothing behind the tab");
+  refused("a\tb\na\t\xff\n", "invalid UTF-8 at byte 6 (0xff)");
+}
+
+TEST_CASE("pairs: two files, line by line") {
+  const test::TemporaryDirectory directory;
+  const std::string english = file(directory, "en", "Go.\n\nI won.\n");
+  CHECK(read_pairs(english, file(directory, "fr", "Va !\n\nJ'ai gagné.")) ==
+        Pairs{{"Go.", "Va !"}, {"I won.", "J'ai gagné."}});
+
+  const std::string two = file(directory, "two", "Va !\n\n");
+  CHECK_THROWS_WITH_AS(read_pairs(english, two),
+                       ("'" + english + "' has 3 lines, but '" + two +
+                        "' has 2: line i of one belongs to line i of the other")
+                           .c_str(),
+                       FileError);
+  const std::string hole = file(directory, "hole", "Va !\n\n\n");
+  CHECK_THROWS_WITH_AS(
+      read_pairs(english, hole),
+      ("cannot read '" + hole + "': line 3: it is empty, but not in '" + english + "'").c_str(),
+      FileError);
+  const std::string full = file(directory, "full", "Va !\nQuoi ?\nJ'ai gagné.\n");
+  CHECK_THROWS_WITH_AS(
+      read_pairs(english, full),
+      ("cannot read '" + english + "': line 2: it is empty, but not in '" + full + "'").c_str(),
+      FileError);
+}
+
+TEST_CASE("number words: English and French") {
+  struct Row {
+    std::int64_t number;
+    const char *english, *french;
+  };
+  for (const auto& [number, english, french] : std::vector<Row>{
+           {0, "zero", "zéro"},
+           {1, "one", "un"},
+           {16, "sixteen", "seize"},
+           {17, "seventeen", "dix-sept"},
+           {20, "twenty", "vingt"},
+           {21, "twenty-one", "vingt et un"},
+           {32, "thirty-two", "trente-deux"},
+           {70, "seventy", "soixante-dix"},
+           {71, "seventy-one", "soixante et onze"},
+           {79, "seventy-nine", "soixante-dix-neuf"},
+           {80, "eighty", "quatre-vingts"},
+           {81, "eighty-one", "quatre-vingt-un"},
+           {91, "ninety-one", "quatre-vingt-onze"},
+           {99, "ninety-nine", "quatre-vingt-dix-neuf"},
+           {100, "one hundred", "cent"},
+           {101, "one hundred and one", "cent un"},
+           {200, "two hundred", "deux cents"},
+           {280, "two hundred and eighty", "deux cent quatre-vingts"},
+           {1000, "one thousand", "mille"},
+           {1001, "one thousand and one", "mille un"},
+           {2100, "two thousand one hundred", "deux mille cent"},
+           {21000, "twenty-one thousand", "vingt et un mille"},
+           {80000, "eighty thousand", "quatre-vingt mille"},
+           {80080, "eighty thousand and eighty", "quatre-vingt mille quatre-vingts"},
+           {200000, "two hundred thousand", "deux cent mille"},
+           {200200, "two hundred thousand two hundred", "deux cent mille deux cents"},
+           {741286, "seven hundred and forty-one thousand two hundred and eighty-six",
+            "sept cent quarante et un mille deux cent quatre-vingt-six"},
+           {999999, "nine hundred and ninety-nine thousand nine hundred and ninety-nine",
+            "neuf cent quatre-vingt-dix-neuf mille neuf cent quatre-vingt-dix-neuf"}}) {
+    CHECK(examples::english_number(number) == english);
+    CHECK(examples::french_number(number) == french);
+  }
+}
