@@ -37,7 +37,7 @@ struct Config {
   std::int64_t beam = 4;
   double length_penalty = 0.75;
   examples::TrainingOptions training{
-      .epochs = 40, .batch = 64, .lr = 0.003, .plot = "translate.svg"};
+      .epochs = 60, .batch = 64, .lr = 0.003, .plot = "translate.svg"};
   std::string heatmap = "translate_attention.svg";
 
   template <class F>

@@ -60,6 +60,7 @@ inline std::vector<TextPair> number_pairs(std::int64_t count) {
   while (std::ssize(pairs) < count)
     for (const std::int64_t below : {1'000, 10'000, 100'000, 1'000'000})
       add(generator.below(below));
+  pairs.resize(static_cast<std::size_t>(count));
   return pairs;
 }
 
