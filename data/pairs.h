@@ -6,9 +6,11 @@
 
 namespace unroll {
 
+/// A text and its translation.
 struct TextPair {
-  std::string source;
-  std::string target;
+  std::string source;  ///< what is read
+  std::string target;  ///< what is made of it
+  /// Whether both are the same.
   bool operator==(const TextPair&) const = default;
 };
 
