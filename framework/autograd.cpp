@@ -262,7 +262,7 @@ struct Back::Sweep {
     PoolVector<Product> products;  // still to be added to grad
     std::int64_t rows = 0;         // of them
     Tensor transposed;             // their sum so far, if it is kept transposed
-    PoolVector<Tensor> results;    // gradients of the results of an operation that has several
+    PoolVector<Tensor> results;    // gradients of the results from the second on
   };
   struct Entry {
     Node* node = nullptr;
@@ -277,6 +277,7 @@ struct Back::Sweep {
     bool passes = false;  // it has such inputs
     bool target = false;
     bool shared = false;  // several rules add to grad; not known of a leaf
+    bool placed = false;  // its gradient lies where it belongs already: Back::place
 
     bool has_results() const { return extra && !extra->results.empty(); }
   };
@@ -504,8 +505,8 @@ struct Back::Sweep {
       settle(entry);
       add_transposed(entry);
       if (entry.grad.defined() || entry.has_results()) {
-        if (node.hooks) run_hooks(node, entry.grad);
-        if (to_leaves && node.keeps_grad) keep_grad(node, entry);
+        if (node.hooks && entry.grad.defined()) run_hooks(node, entry.grad);
+        if (to_leaves && node.keeps_grad && entry.grad.defined()) keep_grad(node, entry);
         if (entry.passes) {
           if (node.released)
             fail<GraphError>(
@@ -574,7 +575,7 @@ Tensor Back::out() const {
 
 void Back::add(int i, Tensor g) {
   auto* entry = sweep_.find(node_.inputs[i].get());
-  if (!entry || !entry->wanted) return;
+  if (!entry || !entry->wanted || entry->placed) return;
   const Node& input = *entry->node;
   if (g.dtype() != input.dtype)
     fail<DTypeError>("backward: {} gives input {} a gradient of dtype {}, the input is {}",
@@ -616,20 +617,24 @@ void Back::pass_to_operation(int k) {
   Sweep::Entry* operation = sweep_.find(node_.inputs[0].get());
   if (!operation || !operation->wanted) return;
   auto& results = operation->extra.make().results;
-  if (results.size() <= static_cast<std::size_t>(k))
-    results.resize(static_cast<std::size_t>(k) + 1);
+  if (results.size() < static_cast<std::size_t>(k)) results.resize(static_cast<std::size_t>(k));
   // Under create_graph a sweep may come here by several places of the same result.
-  Sweep::add(results[static_cast<std::size_t>(k)], grad);
+  Sweep::add(results[static_cast<std::size_t>(k) - 1], grad);
 }
 
 Tensor Back::grad_of(int k) const {
+  if (k == 0) return grad;
   const Sweep::Entry& entry = *sweep_.find(&node_);
-  if (!entry.extra || entry.extra->results.size() <= static_cast<std::size_t>(k)) return Tensor();
-  return entry.extra->results[static_cast<std::size_t>(k)];
+  if (!entry.extra || entry.extra->results.size() < static_cast<std::size_t>(k)) return Tensor();
+  return entry.extra->results[static_cast<std::size_t>(k) - 1];
 }
 
 Tensor Back::result(int k, Tensor value) const {
-  if (create_graph()) detail::link_result(node_, k, value);
+  if (!create_graph()) return value;
+  if (k == 0)
+    value.impl().node = Ref<Node>::share(&node_);
+  else
+    detail::link_result(node_, k, value);
   return value;
 }
 
@@ -655,15 +660,25 @@ void Back::add_window(int i, Tensor (*take)(const void*, const Tensor&), const v
 }
 
 Tensor Back::place(int i) {
+  if (create_graph() || detail::trace) return Tensor();
+  const auto untouched = [](const Sweep::Entry* e) {
+    return e && e->wanted && !e->target && !e->shared && !e->grad.defined() && !e->node->hooks &&
+           !e->node->keeps_grad;
+  };
   const Node* part = node_.inputs[i].get();
   auto* entry = sweep_.find(part);
-  if (create_graph() || detail::trace || !entry || !entry->wanted || entry->target ||
-      entry->shared || entry->grad.defined() || part->window < 0 || part->hooks || part->keeps_grad)
-    return Tensor();
+  if (!untouched(entry)) return Tensor();
+  if (part->passes_on >= 0) {
+    part = part->inputs[part->passes_on].get();
+    entry = sweep_.find(part);
+    if (!untouched(entry)) return Tensor();
+  }
+  if (part->window < 0) return Tensor();
   auto* whole = sweep_.find(part->inputs[0].get());
   if (!whole || !whole->wanted || part->shape.numel() == 0 ||
       !Sweep::reserve(*whole, part->window, part->window + part->shape.numel()))
     return Tensor();
+  entry->placed = true;
   return detail::attach(whole->grad.impl().storage, part->dtype, part->shape, part->window);
 }
 

@@ -99,9 +99,10 @@ struct Saved {
 struct Node {
   std::int32_t count = 1;
   bool leaf = false;
-  bool released = false;      ///< a sweep has freed what the rule needs
-  bool keeps_grad = false;    ///< a leaf, or asked to by retain_grad()
-  bool is_transpose = false;  ///< of a matrix
+  bool released = false;       ///< a sweep has freed what the rule needs
+  bool keeps_grad = false;     ///< a leaf, or asked to by retain_grad()
+  bool is_transpose = false;   ///< of a matrix
+  std::int8_t passes_on = -1;  ///< an input that gets this gradient as it is, and no other
   const char* op = "leaf";
   std::int64_t window = -1;     ///< of one piece of its input: where it begins, in elements
   DType dtype = DType::f32;     ///< of the output
@@ -170,8 +171,8 @@ class Back {
           [](const void* t, const Tensor& whole) { return (*static_cast<const Take*>(t))(whole); },
           &take);
   }
-  /// Memory to write the gradient of input i to, all of it, instead of add()ing it, where it can go
-  /// straight to where it belongs: input i is a piece of a larger tensor, such as a time step, and
+  /// Memory to write the gradient of input i to, before it is add()ed, where it can be what it
+  /// belongs to: input i is a piece of a larger tensor, such as a time step, or a sum with one, and
   /// nobody else adds to its gradient or looks at it. Undefined otherwise.
   Tensor place(int i);
   /// Adds a' g to the gradient of input i; a: [n, rows], g: [n, columns]. For a leaf, or the
@@ -188,7 +189,7 @@ class Back {
   bool create_graph() const { return grad_enabled(); }
 
   /// For an operation with several results (record_all): the gradient of result k, undefined where
-  /// nothing depends on it; `grad` is undefined then.
+  /// nothing depends on it.
   Tensor grad_of(int k) const;
   /// `value`, off the tape, as result k of this operation: on the tape under create_graph,
   /// otherwise as it is. k may be a result that record_all has not returned, but that the rule
@@ -267,8 +268,9 @@ Tensor record(const char* op, const detail::Inputs& inputs, Tensor value, Keep k
   return value;
 }
 
-/// The same for an operation with several results, all new. The rule asks for their gradients by
-/// back.grad_of(k). `keep` can only name inputs.
+/// The same for an operation with several results, all new. The node is the place of the first one
+/// and stands behind those of the others. The rule asks for their gradients by back.grad_of(k), and
+/// finds back.grad undefined where only the others have one. `keep` can only name inputs.
 template <class Rule>
 void record_all(const char* op, const detail::Inputs& inputs, const Tensor* values, int count,
                 Keep keep, Rule rule) {
@@ -280,7 +282,8 @@ void record_all(const char* op, const detail::Inputs& inputs, const Tensor* valu
   void* memory = detail::allocate_node(sizeof(N), inputs.size(), saves, total);
   const auto node = detail::Ref<detail::Node>::adopt(new (memory) N(std::move(rule)));
   detail::link(*node, op, inputs, values[0], keep, sizeof(N), saves, total);
-  for (int k = 0; k < count; ++k) detail::link_result(*node, k, values[k]);
+  values[0].impl().node = node;
+  for (int k = 1; k < count; ++k) detail::link_result(*node, k, values[k]);
 }
 
 }  // namespace unroll

@@ -3,306 +3,22 @@
 #include "framework/fused.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "framework/autograd.h"
 #include "framework/internal.h"
-#include "framework/kernels/parallel.h"
-#include "framework/kernels/scratch.h"
 #include "framework/ops.h"
+#include "framework/stage.h"
 #include "framework/trace.h"
 
 namespace unroll::detail {
 namespace {
 
-using kernels::ElementwiseFn;
 using kernels::Op;
 using Kind = TracedValue::Kind;
 
-constexpr std::int64_t kBlock = 256;       // columns at a time: a register is 1 or 2 KB of L1 cache
-constexpr std::int64_t kParallel = 65536;  // instructions times elements worth a second thread
-constexpr std::size_t kMostOperands = 96;  // of one stage
 constexpr std::size_t kMostArrays = 64;
 constexpr std::size_t kMostSeeds = 16;
 constexpr std::size_t kMostPrograms = 256;  // of one function; a padded batch has one per size
-
-// --- A stage: straight-line code over blocks of columns ------------------------------------------
-
-/// Where an operand of the code lies.
-struct Operand {
-  enum class Kind : std::uint8_t {
-    memory,     ///< columns of an array, from `column` on
-    splat,      ///< one element of each row of an array, repeated
-    constant,   ///< a number, repeated
-    temporary,  ///< a register
-  } kind;
-  int array = 0;
-  std::int64_t column = 0;
-  double number = 0.0;
-};
-
-struct Instruction {
-  Op op;
-  int to;
-  int in[3];
-  double s[2];
-};
-
-/// Rows of an array in memory, `stride` elements apart; 0 for one row that repeats.
-struct Array {
-  void* data;
-  std::int64_t stride;
-};
-
-struct Stage {
-  std::int64_t columns = 0;  ///< that one pass of the code computes
-  std::vector<Operand> operands;
-  std::vector<Instruction> code;
-
-  template <class T>
-  void run(const Array* arrays, std::int64_t rows) const;
-
- private:
-  template <class T>
-  void run_part(const Array* arrays, std::int64_t first_row, std::int64_t last_row,
-                std::int64_t first_column, std::int64_t last_column) const;
-};
-
-template <class T>
-void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t last_row,
-                     std::int64_t first_column, std::int64_t last_column) const {
-  const auto& kernels = kernels::float_kernels<T>().elementwise;
-  T* registers = static_cast<T*>(kernels::scratch(
-      kernels::Scratch::registers, operands.size() * static_cast<std::size_t>(kBlock) * sizeof(T)));
-  T* at[kMostOperands];
-  for (std::size_t i = 0; i < operands.size(); ++i) {
-    if (operands[i].kind == Operand::Kind::memory) continue;
-    at[i] = registers + static_cast<std::int64_t>(i) * kBlock;
-    if (operands[i].kind == Operand::Kind::constant)
-      std::fill_n(at[i], std::min(kBlock, last_column - first_column),
-                  static_cast<T>(operands[i].number));
-  }
-  for (std::int64_t row = first_row; row < last_row; ++row) {
-    for (std::int64_t column = first_column; column < last_column; column += kBlock) {
-      const std::int64_t n = std::min(kBlock, last_column - column);
-      for (std::size_t i = 0; i < operands.size(); ++i) {
-        const Operand& x = operands[i];
-        if (x.kind > Operand::Kind::splat) continue;
-        T* first = static_cast<T*>(arrays[x.array].data) + row * arrays[x.array].stride + x.column;
-        if (x.kind == Operand::Kind::memory)
-          at[i] = first + column;
-        else
-          std::fill_n(at[i], n, *first);
-      }
-      for (const Instruction& i : code)
-        kernels[static_cast<std::size_t>(i.op)](n, at[i.to], at[i.in[0]], at[i.in[1]], at[i.in[2]],
-                                                i.s);
-    }
-  }
-}
-
-template <class T>
-void Stage::run(const Array* arrays, std::int64_t rows) const {
-  bool flat = true;  // the rows of every array follow one another, so that they are one long row
-  for (const Operand& x : operands) {
-    if (x.kind == Operand::Kind::splat) flat = false;
-    if (x.kind == Operand::Kind::memory) flat = flat && arrays[x.array].stride == columns;
-  }
-  const auto work = static_cast<std::int64_t>(code.size());
-  if (flat) {
-    kernels::parallel_for(
-        0, rows * columns, std::max(kBlock, kParallel / work / 2),
-        [&](std::int64_t first, std::int64_t last) { run_part<T>(arrays, 0, 1, first, last); });
-  } else {
-    kernels::parallel_for(0, rows, std::max<std::int64_t>(1, kParallel / (work * columns) / 2),
-                          [&](std::int64_t first, std::int64_t last) {
-                            run_part<T>(arrays, first, last, 0, columns);
-                          });
-  }
-}
-
-/// Makes the code of a stage: backwards from what is wanted to what is given.
-class Assembler {
- public:
-  Assembler(const std::vector<TracedValue>& values) : values_(values), uses_(values.size()) {}
-
-  /// A value that lies in an array.
-  void give(int value, int array) { given_.push_back({value, array}); }
-  /// Columns of an array that shall hold columns of values.
-  void want(const std::vector<Window>& content, int array) {
-    std::int64_t column = 0;
-    for (const Window& w : content) {
-      wanted_.push_back({w, array, column});
-      column += w.width;
-    }
-  }
-
-  Stage assemble() {
-    for (const Wanted& w : wanted_) {
-      columns_ = std::gcd(columns_, std::gcd(w.column, w.content.width));
-      widest_ = std::max(widest_, w.content.width);
-      visit(w.content);
-    }
-    if (columns_ < widest_ / 16) throw TraceStop();  // cut so finely that it would be slow
-    stage_.columns = columns_;
-    for (const Wanted& w : wanted_)
-      for (std::int64_t at = 0; at < w.content.width; at += columns_)
-        put(w.content.value, w.content.offset + at, w.array, w.column + at);
-    if (stage_.operands.size() > kMostOperands) throw TraceStop();
-    reuse_registers();
-    return std::move(stage_);
-  }
-
- private:
-  struct Wanted {
-    Window content;
-    int array;
-    std::int64_t column;
-  };
-  struct Made {
-    int value;
-    std::int64_t offset;
-    int operand;
-  };
-
-  const TracedValue& value(int i) const { return values_[static_cast<std::size_t>(i)]; }
-
-  int array_of(int v) const {
-    for (const auto& [given, array] : given_)
-      if (given == v) return array;
-    return -1;
-  }
-
-  /// Finds the width that all windows are multiples of, and how often a value is used.
-  void visit(const Window& w) {
-    const TracedValue& v = value(w.value);
-    if (v.kind == Kind::constant) return;
-    if (w.width != 1 || v.width() != 1) columns_ = std::gcd(columns_, std::gcd(w.offset, w.width));
-    if (uses_[static_cast<std::size_t>(w.value)]++ > 0 || array_of(w.value) >= 0) return;
-    for (int k = 0; k < v.operands; ++k) visit(v.in[k]);
-  }
-
-  int operand(Operand x) {
-    stage_.operands.push_back(x);
-    return static_cast<int>(stage_.operands.size()) - 1;
-  }
-
-  /// The operand that holds columns [offset, offset + columns_) of a value, or its only column
-  /// repeated.
-  int load(int v, std::int64_t offset) {
-    for (const Made& m : made_)
-      if (m.value == v && m.offset == offset) return m.operand;
-    const TracedValue& x = value(v);
-    int result;
-    if (x.kind == Kind::constant) {
-      result = operand({.kind = Operand::Kind::constant, .number = x.s[0]});
-    } else if (const int array = array_of(v); array >= 0) {
-      const bool repeats = x.width() == 1 && columns_ > 1;
-      result = operand({.kind = repeats ? Operand::Kind::splat : Operand::Kind::memory,
-                        .array = array,
-                        .column = offset});
-    } else {
-      if (x.kind == Kind::argument) throw TraceStop();  // a value that was not kept
-      Instruction i{.op = x.op, .to = 0, .in = {}, .s = {x.s[0], x.s[1]}};
-      int count = x.operands;
-      std::pair<int, std::int64_t> in[3];
-      const auto source = [&](const Window& w, std::int64_t at) {
-        const bool repeats = w.width == 1 && x.width() > 1;
-        if (repeats && value(w.value).width() > 1 && value(w.value).kind != Kind::constant)
-          throw TraceStop();
-        return std::pair{w.value, repeats ? w.offset : w.offset + at};
-      };
-      for (int k = 0; k < count; ++k) in[k] = source(x.in[k], offset);
-      // a * b + c is one instruction where the product is needed for nothing else.
-      for (int k = 0; k < 2 && i.op == Op::add; ++k) {
-        const TracedValue& product = value(in[k].first);
-        if (product.kind != Kind::instruction || product.op != Op::mul ||
-            uses_[static_cast<std::size_t>(in[k].first)] != 1 || array_of(in[k].first) >= 0 ||
-            product.width() != x.width())
-          continue;
-        in[2] = in[1 - k];
-        const std::int64_t at = in[k].second;
-        in[0] = source(product.in[0], at);
-        in[1] = source(product.in[1], at);
-        i.op = Op::muladd;
-        count = 3;
-      }
-      for (int k = 0; k < 3; ++k) i.in[k] = k < count ? load(in[k].first, in[k].second) : i.in[0];
-      i.to = result = operand({.kind = Operand::Kind::temporary});
-      stage_.code.push_back(i);
-    }
-    made_.push_back({v, offset, result});
-    return result;
-  }
-
-  /// Computes columns of a value into an array.
-  void put(int v, std::int64_t offset, int array, std::int64_t column) {
-    const int from = load(v, offset);
-    const Operand to{.kind = Operand::Kind::memory, .array = array, .column = column};
-    Operand& home = stage_.operands[static_cast<std::size_t>(from)];
-    if (home.kind == Operand::Kind::temporary) {
-      home = to;  // those who read it later read it there
-    } else {
-      const int target = operand(to);
-      stage_.code.push_back({.op = Op::copy, .to = target, .in = {from, from, from}, .s = {}});
-    }
-  }
-
-  /// Registers whose value is no longer needed take the next one, so that all of them stay in the
-  /// L1 cache.
-  void reuse_registers() {
-    auto& operands = stage_.operands;
-    std::vector<std::size_t> last(operands.size(), 0);
-    for (std::size_t i = 0; i < stage_.code.size(); ++i)
-      for (int k : stage_.code[i].in) last[static_cast<std::size_t>(k)] = i;
-    std::vector<int> name(operands.size()), free;
-    std::iota(name.begin(), name.end(), 0);
-    for (std::size_t i = 0; i < stage_.code.size(); ++i) {
-      Instruction& instruction = stage_.code[i];
-      int old[3];
-      for (int k = 0; k < 3; ++k) {
-        old[k] = instruction.in[k];
-        instruction.in[k] = name[static_cast<std::size_t>(old[k])];
-      }
-      for (int k = 0; k < 3; ++k) {
-        const auto x = static_cast<std::size_t>(old[k]);
-        const bool again = (k > 0 && old[0] == old[k]) || (k > 1 && old[1] == old[k]);
-        if (!again && operands[x].kind == Operand::Kind::temporary && last[x] == i)
-          free.push_back(name[x]);
-      }
-      const auto to = static_cast<std::size_t>(instruction.to);
-      if (operands[to].kind == Operand::Kind::temporary && !free.empty()) {
-        name[to] = free.back();
-        free.pop_back();
-      }
-      instruction.to = name[to];
-    }
-    // Leave out the operands that have no name of their own any more.
-    std::vector<int> place(operands.size(), -1);
-    std::vector<Operand> kept;
-    const auto renumber = [&](int& x) {
-      int& p = place[static_cast<std::size_t>(x)];
-      if (p < 0) {
-        p = static_cast<int>(kept.size());
-        kept.push_back(operands[static_cast<std::size_t>(x)]);
-      }
-      x = p;
-    };
-    for (Instruction& i : stage_.code) {
-      for (int& x : i.in) renumber(x);
-      renumber(i.to);
-    }
-    operands = std::move(kept);
-  }
-
-  const std::vector<TracedValue>& values_;
-  std::vector<int> uses_;
-  std::vector<std::pair<int, int>> given_;
-  std::vector<Wanted> wanted_;
-  std::vector<Made> made_;
-  std::int64_t columns_ = 0, widest_ = 0;
-  Stage stage_;
-};
 
 }  // namespace
 
@@ -658,10 +374,6 @@ Array kept_array(const FusedProgram& program, Storage& storage, std::size_t k) {
           program.values[static_cast<std::size_t>(kept.value)].width()};
 }
 
-void run(const Stage& stage, DType dtype, const Array* arrays, std::int64_t rows) {
-  dispatch_floating(dtype, [&]<class T>(T) { stage.run<T>(arrays, rows); });
-}
-
 /// Differentiates a chain: by the program, or, under create_graph or where they are too many for
 /// one, by the same instructions as operations.
 struct FusedRule {
@@ -709,15 +421,13 @@ struct FusedRule {
     return zeros(p.values[static_cast<std::size_t>(p.seeds[k])].shape, p.dtype);
   }
 
-  /// Where the gradient of argument k, or of one with the same gradient, belongs. That one's bit is
-  /// set in `placed`.
-  static Tensor place(const FusedProgram& p, Back& back, std::size_t k, std::uint32_t& placed) {
+  /// Where the gradient of argument k, or of one with the same gradient, belongs.
+  static Tensor place(const FusedProgram& p, Back& back, std::size_t k) {
     for (std::size_t i = k; i < p.gradients.size(); ++i) {
       if (i != k && p.gradients[i].same_as != static_cast<int>(k)) continue;
       if (p.gradients[k].shape != p.shapes[i]) continue;
       Tensor there = back.place(static_cast<int>(i));
       if (!there.defined()) continue;
-      placed |= 1u << i;
       return there;
     }
     return Tensor();
@@ -726,7 +436,6 @@ struct FusedRule {
   void compute(const FusedProgram& p, Back& back) const {
     Array arrays[kMostArrays];
     Tensor seeds[kMostSeeds], copies[kFusedArguments], gradients[kFusedArguments];
-    std::uint32_t placed = 0;
     for (std::size_t k = 0; k < p.shapes.size(); ++k)
       if ((p.kept_arguments >> k & 1u) != 0)
         arrays[k] = array_of(back.in(static_cast<int>(k)), p.rows, copies[k]);
@@ -748,15 +457,14 @@ struct FusedRule {
         gradients[k] = gradients[gradient.same_as];
         continue;
       }
-      gradients[k] = place(p, back, k, placed);
+      gradients[k] = place(p, back, k);
       if (!gradients[k].defined()) gradients[k] = detail::make(gradient.shape, p.dtype);
       arrays[static_cast<std::size_t>(p.gradient_array(k))] = {overwrite(gradients[k]),
                                                                width_of(gradient.shape)};
     }
-    run(p.backward, p.dtype, arrays, p.rows);
+    p.backward.run(p.dtype, arrays, p.rows);
     for (std::size_t k = 0; k < p.gradients.size(); ++k)
-      if (gradients[k].defined() && (placed >> k & 1u) == 0)
-        back.add(static_cast<int>(k), std::move(gradients[k]));
+      if (gradients[k].defined()) back.add(static_cast<int>(k), std::move(gradients[k]));
   }
 
   void record(const FusedProgram& p, Back& back) const {
@@ -847,6 +555,11 @@ struct FusedRule {
       case Op::pow: return pow(a, b);
       case Op::tanh_grad: return a * (1.0 - square(b));
       case Op::sigmoid_grad: return a * b * (1.0 - b);
+      case Op::tanh_of_sum:  // these are made when a stage is assembled
+      case Op::sigmoid_of_sum:
+      case Op::tanh_grad_of_mul:
+      case Op::sigmoid_grad_of_mul:
+      case Op::tanh_grad_add:
       case Op::count: break;
     }
     throw TraceStop();  // not reached
@@ -920,7 +633,7 @@ void FusedFunction::operator()(const Tensor* arguments, Tensor* results) {
   Ref<Storage> kept;
   if (p.kept_elements > 0) kept = Storage::make(p.kept_elements * size_of(p.dtype));
   for (std::size_t k = 0; k < p.kept.size(); ++k) arrays[p.kept_array(k)] = kept_array(p, *kept, k);
-  run(p.forward, p.dtype, arrays, p.rows);
+  p.forward.run(p.dtype, arrays, p.rows);
   if (differentiate == 0) return;
 
   FusedRule rule{Ref<FusedProgram>::share(program), call_, std::move(kept), {}};

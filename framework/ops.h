@@ -98,7 +98,8 @@ Tensor operator>=(const Tensor& a, double b);
 /// [..., m, k] x [..., k, n] -> [..., m, n]; leading dimensions broadcast. A vector on the left
 /// counts as a row, on the right as a column, and its dimension is dropped from the result.
 Tensor matmul(const Tensor& a, const Tensor& b);
-/// x weight' + bias. x: [..., in]; weight: [out, in]; bias: [out] or undefined. -> [..., out].
+/// x weight' + bias. x: [..., in]; weight: [out, in]; bias: [out], or [..., out] with an addend for
+/// each row of x, or undefined. -> [..., out].
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = Tensor());
 
 // --- Reductions: ops/reduce.cpp -----------------------------------------------------------------

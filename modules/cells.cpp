@@ -76,10 +76,8 @@ Tensor RNNCell::project(const Tensor& xs) const {
 
 Tensor RNNCell::step(const Tensor& x, const Tensor& h) const {
   check_step(x, h);
-  const Tensor u = linear(h, weight_hh);
-  return nonlinearity_ == Nonlinearity::tanh
-             ? fused([](const Tensor& a, const Tensor& b) { return tanh(a + b); }, x, u)
-             : fused([](const Tensor& a, const Tensor& b) { return relu(a + b); }, x, u);
+  const Tensor a = linear(h, weight_hh, x);
+  return nonlinearity_ == Nonlinearity::tanh ? tanh(a) : relu(a);
 }
 
 // --- GRU ----------------------------------------------------------------------------------------
@@ -164,8 +162,8 @@ LSTMState LSTMCell::unprojected_step(const Tensor& x, const LSTMState& state) co
   check_step(x, state.h);
   check_step(x, state.c, "c");
   return fused(
-      [](const Tensor& from_x, const Tensor& from_h, const Tensor& c0) {
-        const auto gates = chunk(from_x + from_h, 4, -1);
+      [](const Tensor& sum, const Tensor& c0) {
+        const auto gates = chunk(sum, 4, -1);
         const Tensor i = sigmoid(gates[0]);
         const Tensor f = sigmoid(gates[1]);
         const Tensor g = tanh(gates[2]);
@@ -173,7 +171,7 @@ LSTMState LSTMCell::unprojected_step(const Tensor& x, const LSTMState& state) co
         const Tensor c = f * c0 + i * g;
         return LSTMState{o * tanh(c), c};
       },
-      x, linear(state.h, weight_hh), state.c);
+      linear(state.h, weight_hh, x), state.c);
 }
 
 }  // namespace unroll

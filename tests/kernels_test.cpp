@@ -131,6 +131,15 @@ const std::vector<Reference>& references() {
       {Op::pow, "pow", 1, [](Real a, Real b, Real) { return std::pow(a, b); }},
       {Op::tanh_grad, "tanh_grad", 3, [](Real a, Real b, Real) { return a * (1 - b * b); }},
       {Op::sigmoid_grad, "sigmoid_grad", 3, [](Real a, Real b, Real) { return a * b * (1 - b); }},
+      {Op::tanh_of_sum, "tanh_of_sum", 4, [](Real a, Real b, Real) { return std::tanh(a + b); }},
+      {Op::sigmoid_of_sum, "sigmoid_of_sum", 4,
+       [](Real a, Real b, Real) { return 1 / (1 + std::exp(-(a + b))); }},
+      {Op::tanh_grad_of_mul, "tanh_grad_of_mul", 4,
+       [](Real a, Real b, Real c) { return a * b * (1 - c * c); }},
+      {Op::sigmoid_grad_of_mul, "sigmoid_grad_of_mul", 4,
+       [](Real a, Real b, Real c) { return a * b * c * (1 - c); }},
+      {Op::tanh_grad_add, "tanh_grad_add", 4,
+       [](Real a, Real b, Real c) { return a * (1 - b * b) + c; }},
   };
   return table;
 }
@@ -220,6 +229,17 @@ void check_special(const FloatKernels<T>& kernels, const Reference& r) {
           if (std::isnan(a) || std::isnan(b)) CHECK(std::isnan(got));
           continue;
         }
+        if (r.op == Op::tanh_of_sum || r.op == Op::sigmoid_of_sum) {  // of the rounded sum
+          volatile T sum = a + b;
+          const Op plain = r.op == Op::tanh_of_sum ? Op::tanh : Op::sigmoid;
+          CHECK(ulps<T>(got, run_one<T>(kernels, plain, sum, 0, 0)) == 0);
+          continue;
+        }
+        if (r.op == Op::tanh_grad_of_mul || r.op == Op::sigmoid_grad_of_mul ||
+            r.op == Op::tanh_grad_add) {
+          if (std::isnan(a) || std::isnan(b) || std::isnan(c)) CHECK(std::isnan(got));
+          continue;
+        }
         if (r.op == Op::muladd) {
           // Where the product and c cancel, or the product overflows, one rounding and two differ
           // much; both are right.
@@ -266,6 +286,29 @@ TEST_CASE("kernels: elementwise f32 agrees with the standard library") {
 
 TEST_CASE("kernels: elementwise f64 agrees with the standard library") {
   check_elementwise<double>();
+}
+
+TEST_CASE("kernels: rows of elementwise operations") {
+  for_each_isa([](const Kernels& table) {
+    for (const Reference& r : references()) {
+      CAPTURE(std::string(r.name));
+      for (const std::int64_t n : {1, 5, 16, 33}) {
+        const std::int64_t rows = 3;
+        const RowStrides strides{.out = n + 2, .a = n + 1, .b = 0, .c = n};
+        const auto size = static_cast<std::size_t>(rows * (n + 2));
+        const auto a = random_values<float>(size, 1, 0.1, 0.9);
+        const auto b = random_values<float>(size, 2, 0.1, 0.9);
+        const auto c = random_values<float>(size, 3, 0.1, 0.9);
+        std::vector<float> out(size, 77), want(size, 77);
+        const auto run = table.f32.elementwise[static_cast<std::size_t>(r.op)];
+        run.rows(rows, n, out.data(), a.data(), b.data(), c.data(), strides, immediates(r.op));
+        for (std::int64_t row = 0; row < rows; ++row)
+          run(n, want.data() + row * strides.out, a.data() + row * strides.a, b.data(),
+              c.data() + row * strides.c, immediates(r.op));
+        CHECK(out == want);
+      }
+    }
+  });
 }
 
 TEST_CASE("kernels: functions keep their relative accuracy over the whole range") {
@@ -357,8 +400,8 @@ TEST_CASE("kernels: elementwise i64") {
       const Op op = static_cast<Op>(i);
       const auto run = table.i64[static_cast<std::size_t>(i)];
       CAPTURE(i);
-      REQUIRE((run == nullptr) == (op >= kFirstFloatOp));
-      if (run == nullptr) continue;
+      REQUIRE(!run == (op >= kFirstFloatOp));
+      if (!run) continue;
       for (std::int64_t n : {0, 1, 3, 8, 33, 100}) {
         std::vector<std::int64_t> a, b, c;
         for (std::int64_t j = 0; j < n; ++j) {
@@ -558,7 +601,7 @@ void check_gemm(const FloatKernels<T>& kernels, std::int64_t m, std::int64_t n, 
     }
   }
   std::vector<T> packed_c = c;
-  kernels.gemm(m, n, k, a.ref, b.ref, c.data(), ldc, accumulate, nullptr);
+  kernels.gemm(m, n, k, a.ref, b.ref, c.data(), ldc, accumulate, {});
   check_product(m, n, k, a.ref, b.ref, before, c, ldc, accumulate);
 
   // The packed copy, aligned and with a guard, and C in ranges of its columns.
@@ -569,8 +612,8 @@ void check_gemm(const FloatKernels<T>& kernels, std::int64_t m, std::int64_t n, 
   kernels.pack(k, n, b.ref, packed);
   CHECK(packed[size] == T(77));
   const std::int64_t middle = n / 2 / kernels.panel_columns * kernels.panel_columns;
-  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, accumulate, nullptr, 0, middle);
-  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, accumulate, nullptr, middle, n);
+  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, accumulate, {}, 0, middle);
+  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, accumulate, {}, middle, n);
   check_product(m, n, k, a.ref, b.ref, before, packed_c, ldc, accumulate);
 }
 
@@ -645,7 +688,7 @@ TEST_CASE("kernels: products with infinities and NaNs say so") {
         const auto at = b.ref.row_stride * 20 + b.ref.col_stride * 17;
         b.values[static_cast<std::size_t>(at)] = std::numeric_limits<float>::infinity();
         std::vector<float> c(static_cast<std::size_t>(m * 21));
-        table.f32.gemm(m, 21, 21, {a.data(), 21, 1}, b.ref, c.data(), 21, false, nullptr);
+        table.f32.gemm(m, 21, 21, {a.data(), 21, 1}, b.ref, c.data(), 21, false, {});
         for (std::size_t i = 0; i < c.size(); ++i) CHECK(std::isinf(c[i]) == (i % 21 == 17));
       }
     }
@@ -693,27 +736,29 @@ TEST_CASE("kernels: the shared gemm gives the same with every number of threads"
 
 namespace {
 
-/// C = A B + bias, by gemm and by gemm_packed.
+/// C = A B + D, by gemm and by gemm_packed; D is one row that repeats, or a matrix.
 template <class T>
 void check_bias(const FloatKernels<T>& kernels, std::int64_t m, std::int64_t n, std::int64_t k,
-                Layout layout_a, Layout layout_b) {
+                Layout layout_a, Layout layout_b, std::int64_t stride) {
   CAPTURE(m);
   CAPTURE(n);
   CAPTURE(k);
+  CAPTURE(stride);
   CAPTURE(static_cast<int>(layout_a));
   CAPTURE(static_cast<int>(layout_b));
   const TestMatrix<T> a = make_matrix<T>(m, k, layout_a, 21),
                       b = make_matrix<T>(k, n, layout_b, 22);
-  const std::vector<T> bias = random_values<T>(static_cast<std::size_t>(n), 23);
+  const std::vector<T> bias = random_values<T>(static_cast<std::size_t>(n + (m - 1) * stride), 23);
+  const Addend<T> d{bias.data(), stride};
   const std::int64_t ldc = n + 2;
-  // What check_product takes for C before: the bias in each row, and a guard behind it.
+  // What check_product takes for C before: D, and a guard behind each row.
   std::vector<T> before(static_cast<std::size_t>(m * ldc), T(77)), c = before;
   for (std::int64_t i = 0; i < m; ++i)
-    std::copy(bias.begin(), bias.end(), before.begin() + i * ldc);
+    std::copy_n(bias.begin() + i * stride, n, before.begin() + i * ldc);
   for (std::size_t i = 0; i < c.size(); ++i)
     if (static_cast<std::int64_t>(i) % ldc < n) c[i] = std::numeric_limits<T>::quiet_NaN();
   std::vector<T> packed_c = c;
-  kernels.gemm(m, n, k, a.ref, b.ref, c.data(), ldc, false, bias.data());
+  kernels.gemm(m, n, k, a.ref, b.ref, c.data(), ldc, false, d);
   check_product(m, n, k, a.ref, b.ref, before, c, ldc, true);
 
   std::vector<T> memory(static_cast<std::size_t>(kernels.packed_size(k, n)) + 16);
@@ -721,8 +766,8 @@ void check_bias(const FloatKernels<T>& kernels, std::int64_t m, std::int64_t n, 
   while (reinterpret_cast<std::uintptr_t>(packed) % 64 != 0) ++packed;
   kernels.pack(k, n, b.ref, packed);
   const std::int64_t middle = n / 2 / kernels.panel_columns * kernels.panel_columns;
-  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, false, bias.data(), 0, middle);
-  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, false, bias.data(), middle, n);
+  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, false, d, 0, middle);
+  kernels.gemm_packed(m, n, k, a.ref, packed, packed_c.data(), ldc, false, d, middle, n);
   check_product(m, n, k, a.ref, b.ref, before, packed_c, ldc, true);
 }
 
@@ -732,9 +777,11 @@ void check_all_biases(const FloatKernels<T>& kernels) {
     for (Layout layout_b : kLayouts) {
       for (std::int64_t m : {1, 3, 5, 14})
         for (std::int64_t n : {1, 3, 16, 17, 70})
-          for (std::int64_t k : {0, 1, 37}) check_bias(kernels, m, n, k, layout_a, layout_b);
-      check_bias(kernels, 3, 40, 2500, layout_a, layout_b);
-      check_bias(kernels, 20, 70, 600, layout_a, layout_b);
+          for (std::int64_t k : {0, 1, 37})
+            for (std::int64_t stride : {std::int64_t{0}, n + 1})
+              check_bias(kernels, m, n, k, layout_a, layout_b, stride);
+      check_bias(kernels, 3, 40, 2500, layout_a, layout_b, 0);
+      check_bias(kernels, 20, 70, 600, layout_a, layout_b, 71);
     }
 }
 
@@ -824,7 +871,7 @@ void check_all_sums(const FloatKernels<T>& kernels) {
 
 }  // namespace
 
-TEST_CASE("kernels: a product adds a bias to each of its rows") {
+TEST_CASE("kernels: a product adds a row or a matrix") {
   for_each_isa([](const Kernels& table) {
     check_all_biases(table.f32);
     check_all_biases(table.f64);

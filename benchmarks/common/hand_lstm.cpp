@@ -80,9 +80,9 @@ void HandLSTM::step_product(std::int64_t m, std::int64_t n, std::int64_t k, cons
                             MatrixRef<float> matrix, const float* packed, float* out,
                             bool accumulate) const {
   if (B > 1) {
-    table().gemm_packed(m, n, k, {a, k, 1}, packed, out, n, accumulate, nullptr, 0, n);
+    table().gemm_packed(m, n, k, {a, k, 1}, packed, out, n, accumulate, {}, 0, n);
   } else {
-    table().gemm(m, n, k, {a, k, 1}, matrix, out, n, accumulate, nullptr);
+    table().gemm(m, n, k, {a, k, 1}, matrix, out, n, accumulate, {});
   }
 }
 

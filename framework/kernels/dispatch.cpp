@@ -90,7 +90,7 @@ void share(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t row_grou
 
 template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, MatrixRef<T> b, T* c,
-          std::int64_t ldc, bool accumulate, const T* bias) {
+          std::int64_t ldc, bool accumulate, Addend<T> d) {
   const FloatKernels<T>& kernels = float_kernels<T>();
   // One row or column is computed in tiles of its own, of 8 vectors.
   const std::int64_t tiles = 8 * kernels.panel_columns;
@@ -100,20 +100,20 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, Matrix
         kernels.gemm(last_row - row, last_column - column, k,
                      {a.data + row * a.row_stride, a.row_stride, a.col_stride},
                      {b.data + column * b.col_stride, b.row_stride, b.col_stride},
-                     c + row * ldc + column, ldc, accumulate, bias ? bias + column : nullptr);
+                     c + row * ldc + column, ldc, accumulate, d.from(row, column));
       });
 }
 
 template <class T>
 void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, const T* packed_b,
-                 T* c, std::int64_t ldc, bool accumulate, const T* bias) {
+                 T* c, std::int64_t ldc, bool accumulate, Addend<T> d) {
   const FloatKernels<T>& kernels = float_kernels<T>();
   share(
       m, n, k, kRowGroup, kernels.panel_columns,
       [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
         kernels.gemm_packed(last_row - row, n, k,
                             {a.data + row * a.row_stride, a.row_stride, a.col_stride}, packed_b,
-                            c + row * ldc, ldc, accumulate, bias, column, last_column);
+                            c + row * ldc, ldc, accumulate, d.from(row, 0), column, last_column);
       });
 }
 
@@ -136,12 +136,12 @@ template void gemm_sum(std::int64_t, std::int64_t, const Term<float>*, std::int6
 template void gemm_sum(std::int64_t, std::int64_t, const Term<double>*, std::int64_t, double*,
                        std::int64_t, bool);
 template void gemm_packed(std::int64_t, std::int64_t, std::int64_t, MatrixRef<float>, const float*,
-                          float*, std::int64_t, bool, const float*);
+                          float*, std::int64_t, bool, Addend<float>);
 template void gemm_packed(std::int64_t, std::int64_t, std::int64_t, MatrixRef<double>,
-                          const double*, double*, std::int64_t, bool, const double*);
+                          const double*, double*, std::int64_t, bool, Addend<double>);
 template void gemm(std::int64_t, std::int64_t, std::int64_t, MatrixRef<float>, MatrixRef<float>,
-                   float*, std::int64_t, bool, const float*);
+                   float*, std::int64_t, bool, Addend<float>);
 template void gemm(std::int64_t, std::int64_t, std::int64_t, MatrixRef<double>, MatrixRef<double>,
-                   double*, std::int64_t, bool, const double*);
+                   double*, std::int64_t, bool, Addend<double>);
 
 }  // namespace unroll::kernels

@@ -113,9 +113,19 @@ template <Op op, class V>
     return per_lane(a, b, [](auto x, auto y) { return c_pow(x, y); });
   } else if constexpr (op == Op::tanh_grad) {
     return a * (one - b * b);
-  } else {
-    static_assert(op == Op::sigmoid_grad, "an Op without a formula");
+  } else if constexpr (op == Op::sigmoid_grad) {
     return a * b * (one - b);
+  } else if constexpr (op == Op::tanh_of_sum) {
+    return tanh_of(a + b);
+  } else if constexpr (op == Op::sigmoid_of_sum) {
+    return one / (one + exp_of(-(a + b)));
+  } else if constexpr (op == Op::tanh_grad_of_mul) {
+    return a * b * (one - c * c);
+  } else if constexpr (op == Op::sigmoid_grad_of_mul) {
+    return a * b * c * (one - c);
+  } else {
+    static_assert(op == Op::tanh_grad_add, "an Op without a formula");
+    return a * (one - b * b) + c;
   }
 }
 
@@ -123,28 +133,13 @@ constexpr bool has_immediates(Op op) {
   return op == Op::affine || op == Op::clamp || op == Op::scaled_mul;
 }
 
-/// The loop of a floating-point Op. When n is no multiple of the vector length, the last vector
+/// One row of a floating-point Op. When n is no multiple of the vector length, the last vector
 /// overlaps the one before it; its result is computed before anything is written, since out may be
 /// one of the operands.
-template <Op op, class T, class Arch>
-void map(std::int64_t n, T* out, const T* a, const T* b, const T* c, const double* s) {
-  using V = xsimd::batch<T, Arch>;
+template <Op op, class V, class T>
+[[gnu::always_inline]] inline void map_row(std::int64_t n, T* out, const T* a, const T* b,
+                                           const T* c, V s0, V s1) {
   constexpr std::int64_t lanes = kLanes<V>;
-  if (n < lanes) {
-    if (n <= 0) return;
-    alignas(64) T x[3][V::size];
-    for (T* operand : x) V(T(1)).store_aligned(operand);
-    for (std::int64_t i = 0; i < n; ++i) {
-      x[0][i] = a[i];
-      if constexpr (arity(op) > 1) x[1][i] = b[i];
-      if constexpr (arity(op) > 2) x[2][i] = c[i];
-    }
-    map<op, T, Arch>(lanes, x[0], x[0], x[1], x[2], s);
-    for (std::int64_t i = 0; i < n; ++i) out[i] = x[0][i];
-    return;
-  }
-  const V s0(has_immediates(op) ? static_cast<T>(s[0]) : T(0));
-  const V s1(has_immediates(op) ? static_cast<T>(s[1]) : T(0));
   const auto at = [&](std::int64_t i) __attribute__((always_inline)) {
     const V x = V::load_unaligned(a + i);
     const V y = arity(op) > 1 ? V::load_unaligned(b + i) : x;
@@ -157,30 +152,69 @@ void map(std::int64_t n, T* out, const T* a, const T* b, const T* c, const doubl
   tail.store_unaligned(out + last);
 }
 
+/// A row that is shorter than a vector.
+template <Op op, class V, class T>
+void map_short_row(std::int64_t n, T* out, const T* a, const T* b, const T* c, V s0, V s1) {
+  alignas(64) T x[3][V::size];
+  for (T* operand : x) V(T(1)).store_aligned(operand);
+  for (std::int64_t i = 0; i < n; ++i) {
+    x[0][i] = a[i];
+    if constexpr (arity(op) > 1) x[1][i] = b[i];
+    if constexpr (arity(op) > 2) x[2][i] = c[i];
+  }
+  map_row<op, V>(kLanes<V>, x[0], x[0], x[1], x[2], s0, s1);
+  for (std::int64_t i = 0; i < n; ++i) out[i] = x[0][i];
+}
+
+template <Op op, class T, class Arch>
+void map(std::int64_t rows, std::int64_t n, T* out, const T* a, const T* b, const T* c,
+         RowStrides strides, const double* s) {
+  using V = xsimd::batch<T, Arch>;
+  const V s0(has_immediates(op) ? static_cast<T>(s[0]) : T(0));
+  const V s1(has_immediates(op) ? static_cast<T>(s[1]) : T(0));
+  for (std::int64_t row = 0; row < rows && n > 0; ++row) {
+    if (n < kLanes<V>)
+      map_short_row<op, V>(n, out, a, b, c, s0, s1);
+    else
+      map_row<op, V>(n, out, a, b, c, s0, s1);
+    out += strides.out;
+    a += strides.a;
+    if constexpr (arity(op) > 1) b += strides.b;
+    if constexpr (arity(op) > 2) c += strides.c;
+  }
+}
+
 /// The loop of an integer Op; the compiler makes vectors of it.
 template <Op op>
-void map_integers(std::int64_t n, std::int64_t* out, const std::int64_t* a, const std::int64_t* b,
-                  const std::int64_t* c, const double* s) {
+void map_integers(std::int64_t rows, std::int64_t n, std::int64_t* out, const std::int64_t* a,
+                  const std::int64_t* b, const std::int64_t* c, RowStrides strides,
+                  const double* s) {
   const std::int64_t s0 = has_immediates(op) ? static_cast<std::int64_t>(s[0]) : 0;
   const std::int64_t s1 = has_immediates(op) ? static_cast<std::int64_t>(s[1]) : 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::int64_t y = arity(op) > 1 ? b[i] : 0;
-    const std::int64_t z = arity(op) > 2 ? c[i] : 0;
-    out[i] = apply<op, std::int64_t>(a[i], y, z, s0, s1);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::int64_t y = arity(op) > 1 ? b[i] : 0;
+      const std::int64_t z = arity(op) > 2 ? c[i] : 0;
+      out[i] = apply<op, std::int64_t>(a[i], y, z, s0, s1);
+    }
+    out += strides.out;
+    a += strides.a;
+    if constexpr (arity(op) > 1) b += strides.b;
+    if constexpr (arity(op) > 2) c += strides.c;
   }
 }
 
 template <class T, class Arch, int... I>
 constexpr std::array<ElementwiseFn<T>, kOpCount> float_ops(std::integer_sequence<int, I...>) {
-  return {{map<static_cast<Op>(I), T, Arch>...}};
+  return {{{map<static_cast<Op>(I), T, Arch>}...}};
 }
 
 template <int I>
 constexpr ElementwiseFn<std::int64_t> integer_op() {
   if constexpr (static_cast<Op>(I) < kFirstFloatOp) {
-    return map_integers<static_cast<Op>(I)>;
+    return {map_integers<static_cast<Op>(I)>};
   } else {
-    return nullptr;
+    return {};
   }
 }
 

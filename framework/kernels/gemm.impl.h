@@ -23,6 +23,7 @@ template <class T, class Arch, int max_rows, int max_vectors>
 struct Gemm {
   using V = xsimd::batch<T, Arch>;
   using Index = std::int64_t;
+  using Addend = kernels::Addend<T>;
 
   static constexpr Index kVector = kLanes<V>;
   static constexpr int kRows = max_rows;
@@ -55,15 +56,6 @@ struct Gemm {
   static constexpr Index padded(Index n) { return blocks(n, kVector) * kVector; }
 
   // --- The tile ----------------------------------------------------------------------------------
-
-  /// What is added to a product: nothing, a matrix (C itself), or a row that repeats.
-  struct Addend {
-    const T* data = nullptr;
-    Index row_stride = 0;
-    Addend from(Index row, Index column) const {
-      return {data ? data + row * row_stride + column : nullptr, row_stride};
-    }
-  };
 
   /// C [rows, vectors * kVector] = A [rows, k] B + D. Row p of B is at b + p * ldb. Element (i, p)
   /// of A is a[i * lda + p], or a[p * rows + i] in a packed strip.
@@ -359,8 +351,7 @@ struct Gemm {
     for (Index t = 0; t < count; ++t) k += terms[t].k;
     if (count == 1 || k > 2 * kDepth) {
       for (Index t = 0; t < count; ++t)
-        gemm(m, n, terms[t].k, rows_of(t, 0), columns_of(t, 0), c, ldc, accumulate || t > 0,
-             nullptr);
+        gemm(m, n, terms[t].k, rows_of(t, 0), columns_of(t, 0), c, ldc, accumulate || t > 0, {});
       if (count == 0 && !accumulate) zero(m, n, c, ldc);
       return;
     }
@@ -398,36 +389,36 @@ struct Gemm {
     }
   }
 
-  /// C = bias in each row.
-  static void fill(Index m, Index n, T* c, Index ldc, const T* bias) {
+  /// C = D.
+  static void fill(Index m, Index n, T* c, Index ldc, Addend d) {
     for (Index i = 0; i < m; ++i) {
-      for (Index j = 0; j < n; ++j) c[i * ldc + j] = bias[j];
+      for (Index j = 0; j < n; ++j) c[i * ldc + j] = d.data[i * d.row_stride + j];
     }
   }
 
   /// Without an inner dimension.
-  static void gemm_nothing(Index m, Index n, T* c, Index ldc, bool accumulate, const T* bias) {
-    if (bias)
-      fill(m, n, c, ldc, bias);
-    else if (!accumulate)
+  static void gemm_nothing(Index m, Index n, T* c, Index ldc, bool accumulate, Addend d) {
+    if (accumulate) return;
+    if (d.data)
+      fill(m, n, c, ldc, d);
+    else
       zero(m, n, c, ldc);
   }
 
   static void gemm_packed(Index m, Index n, Index k, MatrixRef<T> a, const T* b, T* c, Index ldc,
-                          bool accumulate, const T* bias, Index first_column, Index last_column) {
+                          bool accumulate, Addend d, Index first_column, Index last_column) {
     if (m <= 0 || last_column <= first_column) return;
     if (last_column > n) last_column = n;
     const Index columns = last_column - first_column;
     c += first_column;
+    d = d.from(0, first_column);
     if (k <= 0) {
-      gemm_nothing(m, columns, c, ldc, accumulate, bias ? bias + first_column : nullptr);
+      gemm_nothing(m, columns, c, ldc, accumulate, d);
       return;
     }
     const Index depth = blocks(k, blocks(k, a.col_stride == 1 ? kMaxDepth : kDepth));
     for (Index p = 0; p < k; p += depth) {
-      const Addend d = accumulate || p > 0 ? Addend{c, ldc}
-                       : bias              ? Addend{bias + first_column, 0}
-                                           : Addend{};
+      if (accumulate || p > 0) d = {c, ldc};
       multiply(m, columns, k - p < depth ? k - p : depth,
                {a.data + p * a.col_stride, a.row_stride, a.col_stride},
                {b + first_column * k, k, p, 0}, c, ldc, d);
@@ -435,10 +426,10 @@ struct Gemm {
   }
 
   static void gemm(Index m, Index n, Index k, MatrixRef<T> a, MatrixRef<T> b, T* c, Index ldc,
-                   bool accumulate, const T* bias) {
+                   bool accumulate, Addend d) {
     if (m <= 0 || n <= 0) return;
     if (k <= 0) {
-      gemm_nothing(m, n, c, ldc, accumulate, bias);
+      gemm_nothing(m, n, c, ldc, accumulate, d);
       return;
     }
     const bool by_rows = m == 1 && gemv_fits(n, b);
@@ -446,8 +437,8 @@ struct Gemm {
     const bool by_columns = !by_rows && n == 1 && gemv_fits(m, transposed_a);
     const bool by_dots = m <= kRowsOfDots && b.row_stride == 1 && b.col_stride != 1 && k >= kVector;
     if (by_rows || by_columns || by_dots) {
-      if (bias) {
-        fill(m, n, c, ldc, bias);
+      if (d.data && !accumulate) {
+        fill(m, n, c, ldc, d);
         accumulate = true;
       }
       if (by_rows) {
@@ -470,7 +461,7 @@ struct Gemm {
       const Index rows = k - p < depth ? k - p : depth;
       const MatrixRef<T> a_part = {a.data + p * a.col_stride, a.row_stride, a.col_stride};
       const T* b_part = b.data + p * b.row_stride;
-      const Addend d = accumulate || p > 0 ? Addend{c, ldc} : Addend{bias, 0};
+      if (accumulate || p > 0) d = {c, ldc};
       if (in_place) {
         multiply(m, n, rows, a_part, {b_part, 0, 0, b.row_stride}, c, ldc, d);
         continue;

@@ -49,6 +49,12 @@ enum class Op : std::uint8_t {
   pow,           ///< a^b as C's pow (any sign rule of C's pow holds)
   tanh_grad,     ///< a * (1 - b * b):   a the gradient, b = tanh(x)
   sigmoid_grad,  ///< a * b * (1 - b):   a the gradient, b = sigmoid(x)
+  // Two instructions in one, for chains of them (fused.cpp).
+  tanh_of_sum,          ///< tanh(a + b)
+  sigmoid_of_sum,       ///< sigmoid(a + b)
+  tanh_grad_of_mul,     ///< a * b * (1 - c * c)
+  sigmoid_grad_of_mul,  ///< a * b * c * (1 - c)
+  tanh_grad_add,        ///< a * (1 - b * b) + c
   count
 };
 inline constexpr int kOpCount = static_cast<int>(Op::count);
@@ -72,19 +78,40 @@ constexpr int arity(Op op) {
     case Op::div:
     case Op::pow:
     case Op::tanh_grad:
-    case Op::sigmoid_grad: return 2;
+    case Op::sigmoid_grad:
+    case Op::tanh_of_sum:
+    case Op::sigmoid_of_sum: return 2;
     case Op::where:
-    case Op::muladd: return 3;
+    case Op::muladd:
+    case Op::tanh_grad_of_mul:
+    case Op::sigmoid_grad_of_mul:
+    case Op::tanh_grad_add: return 3;
     default: return 1;
   }
 }
 
-/// out[i] = op(a[i], b[i], c[i]) for i < n. Contiguous, any alignment, n >= 0; out may be one of
-/// the operands (same address) but may not otherwise overlap them. Operands past the arity are
-/// null; s holds the immediates (null where the op has none).
+/// Elements from one row to the next, of the result and of each operand.
+struct RowStrides {
+  std::int64_t out = 0, a = 0, b = 0, c = 0;
+};
+
+/// out[i] = op(a[i], b[i], c[i]) for i < n, in each of `rows` rows. Contiguous rows, any alignment,
+/// n >= 0; out may be one of the operands (same address and stride) but may not otherwise overlap
+/// them. Operands past the arity are null; s holds the immediates (null where the op has none).
 template <class T>
-using ElementwiseFn = void (*)(std::int64_t n, T* out, const T* a, const T* b, const T* c,
-                               const double* s);
+using ElementwiseRowsFn = void (*)(std::int64_t rows, std::int64_t n, T* out, const T* a,
+                                   const T* b, const T* c, RowStrides strides, const double* s);
+
+/// The same as a function of one row.
+template <class T>
+struct ElementwiseFn {
+  ElementwiseRowsFn<T> rows = nullptr;
+  void operator()(std::int64_t n, T* out, const T* a, const T* b, const T* c,
+                  const double* s) const {
+    rows(1, n, out, a, b, c, {}, s);
+  }
+  explicit operator bool() const { return rows != nullptr; }
+};
 
 /// A matrix that gemm reads: element (i, j) is data[i * row_stride + j * col_stride].
 template <class T>
@@ -99,6 +126,17 @@ template <class T>
 struct Term {
   std::int64_t k;
   MatrixRef<T> a, b;
+};
+
+/// What a product adds to a matrix product: nothing, a matrix, or, with stride 0, a row that
+/// repeats.
+template <class T>
+struct Addend {
+  const T* data = nullptr;
+  std::int64_t row_stride = 0;
+  Addend from(std::int64_t row, std::int64_t column) const {
+    return {data ? data + row * row_stride + column : nullptr, row_stride};
+  }
 };
 
 /// Everything that exists once per instruction set and floating-point type.
@@ -124,17 +162,16 @@ struct FloatKernels {
   /// out + k * j, and may be packed by themselves.
   void (*pack)(std::int64_t k, std::int64_t n, MatrixRef<T> b, T* out);
   /// C[m, n] (row stride ldc, columns contiguous) = A[m, k] * B, + C when accumulate, otherwise +
-  /// bias[n] in each row where there is one. B is packed.
-  /// [first_column, last_column) restricts the work to these columns of C (first_column is a
-  /// multiple of panel_columns), for threads.
+  /// d. B is packed. [first_column, last_column) restricts the work to these columns of C
+  /// (first_column is a multiple of panel_columns), for threads.
   void (*gemm_packed)(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a,
-                      const T* packed_b, T* c, std::int64_t ldc, bool accumulate, const T* bias,
+                      const T* packed_b, T* c, std::int64_t ldc, bool accumulate, Addend<T> d,
                       std::int64_t first_column, std::int64_t last_column);
   std::int64_t panel_columns;  ///< of a packed B
   /// The same without a packed B, for one thread: packs into a scratch buffer of the thread when
   /// that pays; matrix-vector shapes (m = 1 or n = 1) run unpacked.
   void (*gemm)(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, MatrixRef<T> b, T* c,
-               std::int64_t ldc, bool accumulate, const T* bias);
+               std::int64_t ldc, bool accumulate, Addend<T> d);
   /// C[m, n] = the sum of A B over `count` terms (+ C when accumulate), for one thread, A and B
   /// without their rows and columns before the first ones. Many terms with small k cost no more
   /// than one with their sum.
@@ -172,17 +209,17 @@ inline const FloatKernels<double>& float_kernels<double>() {
   return active().f64;
 }
 
-/// C[m, n] = A * B (+ C when accumulate, + bias otherwise), shared between the threads of the pool
+/// C[m, n] = A * B (+ C when accumulate, + d otherwise), shared between the threads of the pool
 /// (parallel.h). Any strides for A and B (0 and negative ones too); k = 0 gives zeros (or leaves
 /// C).
 template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, MatrixRef<T> b, T* c,
-          std::int64_t ldc, bool accumulate, const T* bias = nullptr);
+          std::int64_t ldc, bool accumulate, Addend<T> d = {});
 
 /// The same with B in the panels of FloatKernels::pack.
 template <class T>
 void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, const T* packed_b,
-                 T* c, std::int64_t ldc, bool accumulate, const T* bias = nullptr);
+                 T* c, std::int64_t ldc, bool accumulate, Addend<T> d = {});
 
 /// The same for a sum of products.
 template <class T>

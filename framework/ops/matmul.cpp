@@ -16,8 +16,8 @@ kernels::MatrixRef<T> matrix(const Tensor& x) {
   return {detail::read<T>(x), x.strides()[r - 2], x.strides()[r - 1]};
 }
 
-/// [m, k] x [k, n], or [n, k] read transposed, by kernel. `bias` [n], where there is one, is added
-/// to each row.
+/// [m, k] x [k, n], or [n, k] read transposed, by kernel. `bias`, where there is one, is added:
+/// [n] to each row, or [m, n].
 Tensor multiply_matrices(const Tensor& a, const Tensor& b, bool transposed,
                          const Tensor& bias = Tensor()) {
   const std::int64_t m = a.shape()[0], k = a.shape()[1], n = b.shape()[!transposed];
@@ -26,16 +26,17 @@ Tensor multiply_matrices(const Tensor& a, const Tensor& b, bool transposed,
   detail::dispatch_floating(a.dtype(), [&]<class T>(T) {
     T* c = detail::overwrite<T>(out);
     const Tensor added = bias.defined() ? detail::dense(bias) : Tensor();
-    const T* row = bias.defined() ? detail::read<T>(added) : nullptr;
+    kernels::Addend<T> d;
+    if (bias.defined()) d = {detail::read<T>(added), added.dim() == 1 ? 0 : n};
     kernels::MatrixRef<T> rb = matrix<T>(b);
     if (transposed) std::swap(rb.row_stride, rb.col_stride);
     // One row meets each element of b once: packed rows are read no faster, but packed columns are.
     const bool pays = k > 0 && (m > 1 || rb.col_stride != 1);
     const T* panels = pays ? detail::packed<T>(b, transposed) : nullptr;
     if (panels)
-      kernels::gemm_packed<T>(m, n, k, matrix<T>(a), panels, c, n, false, row);
+      kernels::gemm_packed<T>(m, n, k, matrix<T>(a), panels, c, n, false, d);
     else
-      kernels::gemm<T>(m, n, k, matrix<T>(a), rb, c, n, false, row);
+      kernels::gemm<T>(m, n, k, matrix<T>(a), rb, c, n, false, d);
   });
   return out;
 }
@@ -135,15 +136,22 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const std::int64_t in = weight.shape()[1], out = weight.shape()[0];
   if (bias.defined()) {
     detail::require_same_dtype("linear", x, bias);
-    if (bias.shape() != Shape{out})
-      detail::fail<ShapeError>("linear: bias must be [out = {}], but is {}", out, bias.shape());
+    bool fits = bias.dim() == 1 || bias.dim() == x.dim();
+    for (std::int64_t d = 1; fits && d < bias.dim(); ++d)
+      fits = bias.shape()[d - 1] == x.shape()[d - 1];
+    if (!fits || bias.size(-1) != out)
+      detail::fail<ShapeError>(
+          "linear: bias must be [out = {}], or that for each row of x, which is {}, but is {}", out,
+          x.shape(), bias.shape());
   }
   if (x.dim() != 2) {
     Shape shape = x.shape();
     shape[x.dim() - 1] = out;
     const std::int64_t rows =
         in > 0 ? x.numel() / in : Shape(shape).numel() / std::max<std::int64_t>(out, 1);
-    return reshape(linear(reshape(x, {rows, in}), weight, bias), shape);
+    const bool by_rows = bias.defined() && bias.dim() > 1;
+    return reshape(
+        linear(reshape(x, {rows, in}), weight, by_rows ? reshape(bias, {rows, out}) : bias), shape);
   }
   const bool biased = bias.defined();
   const auto rule = [biased](Back& back) {
@@ -153,8 +161,10 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   };
   const Keep keep = Keep::input(0) | Keep::input(1);
   Tensor y = multiply_matrices(x, weight, true, bias);
-  return biased ? record("linear", {x, weight, bias}, std::move(y), keep, rule)
-                : record("linear", {x, weight}, std::move(y), keep, rule);
+  if (!biased) return record("linear", {x, weight}, std::move(y), keep, rule);
+  y = record("linear", {x, weight, bias}, std::move(y), keep, rule);
+  if (y.requires_grad() && bias.dim() == 2) y.impl().node->passes_on = 2;
+  return y;
 }
 
 }  // namespace unroll

@@ -1,0 +1,310 @@
+#include "framework/stage.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "framework/internal.h"
+#include "framework/kernels/parallel.h"
+#include "framework/kernels/scratch.h"
+
+namespace unroll::detail {
+
+using kernels::Op;
+using Kind = TracedValue::Kind;
+
+// --- Running -------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr std::int64_t kBlock = 256;       ///< elements of a register: 1 or 2 KB of L1 cache
+constexpr std::int64_t kParallel = 65536;  ///< instructions times elements worth a second thread
+
+/// Asks for what the next block reads or writes: a short piece of each of many arrays, too short
+/// for the processor to see where it goes on.
+template <class T>
+void prefetch(const T* x, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
+  constexpr std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(T));
+  for (std::int64_t row = 0; row < rows; ++row, x += stride)
+    for (std::int64_t i = 0; i < columns; i += line) __builtin_prefetch(x + i);
+}
+
+}  // namespace
+
+template <class T>
+void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t last_row,
+                     std::int64_t first_column, std::int64_t last_column) const {
+  const auto& kernels = kernels::float_kernels<T>().elementwise;
+  const std::int64_t width = std::min(kBlock, last_column - first_column);
+  const std::int64_t height =
+      width == last_column - first_column ? std::min(kBlock / width, last_row - first_row) : 1;
+  T* registers = static_cast<T*>(
+      kernels::scratch(kernels::Scratch::registers,
+                       operands_.size() * static_cast<std::size_t>(kBlock) * sizeof(T)));
+  T* at[kMostOperands];
+  std::int64_t stride[kMostOperands];
+  for (std::size_t i = 0; i < operands_.size(); ++i) {
+    const Operand& x = operands_[i];
+    at[i] = registers + static_cast<std::int64_t>(i) * kBlock;
+    stride[i] = x.kind == Operand::Kind::memory ? arrays[x.array].stride : width;
+    if (x.kind == Operand::Kind::constant)
+      std::fill_n(at[i], height * width, static_cast<T>(x.number));
+  }
+
+  for (std::int64_t row = first_row; row < last_row; row += height) {
+    const std::int64_t rows = std::min(height, last_row - row);
+    for (std::int64_t column = first_column; column < last_column; column += width) {
+      const std::int64_t n = std::min(width, last_column - column);
+      for (std::size_t i = 0; i < operands_.size(); ++i) {
+        const Operand& x = operands_[i];
+        if (x.kind > Operand::Kind::splat) continue;
+        const Array& array = arrays[x.array];
+        T* first = static_cast<T*>(array.data) + row * array.stride + x.column;
+        if (x.kind == Operand::Kind::memory) {
+          at[i] = first + column;
+          const bool same_rows = column + width < last_column;
+          prefetch(first + (same_rows ? column + width : rows * array.stride), rows, n,
+                   array.stride);
+        } else {
+          for (std::int64_t r = 0; r < rows; ++r)
+            std::fill_n(at[i] + r * width, n, first[r * array.stride]);
+        }
+      }
+      for (const Instruction& i : code_) {
+        const kernels::RowStrides strides{stride[i.to], stride[i.in[0]], stride[i.in[1]],
+                                          stride[i.in[2]]};
+        const bool flat = strides.out == n && strides.a == n && strides.b == n && strides.c == n;
+        kernels[static_cast<std::size_t>(i.op)].rows(flat ? 1 : rows, flat ? rows * n : n, at[i.to],
+                                                     at[i.in[0]], at[i.in[1]], at[i.in[2]], strides,
+                                                     i.s);
+      }
+    }
+  }
+}
+
+template <class T>
+void Stage::run_rows(const Array* arrays, std::int64_t rows) const {
+  bool flat = true;  // the rows of every array follow one another, so that they are one long row
+  for (const Operand& x : operands_) {
+    if (x.kind == Operand::Kind::splat) flat = false;
+    if (x.kind == Operand::Kind::memory) flat = flat && arrays[x.array].stride == columns_;
+  }
+  const auto work = static_cast<std::int64_t>(code_.size());
+  if (flat) {
+    kernels::parallel_for(
+        0, rows * columns_, std::max(kBlock, kParallel / work / 2),
+        [&](std::int64_t first, std::int64_t last) { run_part<T>(arrays, 0, 1, first, last); });
+  } else {
+    kernels::parallel_for(0, rows, std::max<std::int64_t>(1, kParallel / (work * columns_) / 2),
+                          [&](std::int64_t first, std::int64_t last) {
+                            run_part<T>(arrays, first, last, 0, columns_);
+                          });
+  }
+}
+
+void Stage::run(DType dtype, const Array* arrays, std::int64_t rows) const {
+  dispatch_floating(dtype, [&]<class T>(T) { run_rows<T>(arrays, rows); });
+}
+
+// --- Assembling ----------------------------------------------------------------------------------
+
+void Assembler::want(const std::vector<Window>& content, int array) {
+  std::int64_t column = 0;
+  for (const Window& w : content) {
+    wanted_.push_back({w, array, column});
+    column += w.width;
+  }
+}
+
+Stage Assembler::assemble() {
+  for (const Wanted& w : wanted_) {
+    columns_ = std::gcd(columns_, std::gcd(w.column, w.content.width));
+    widest_ = std::max(widest_, w.content.width);
+    visit(w.content);
+  }
+  if (columns_ < widest_ / 16) throw TraceStop();  // cut so finely that it would be slow
+  stage_.columns_ = columns_;
+  for (const Wanted& w : wanted_)
+    for (std::int64_t at = 0; at < w.content.width; at += columns_)
+      put(w.content.value, w.content.offset + at, w.array, w.column + at);
+  if (stage_.operands_.size() > kMostOperands) throw TraceStop();
+  reuse_registers();
+  return std::move(stage_);
+}
+
+int Assembler::array_of(int v) const {
+  for (const auto& [given, array] : given_)
+    if (given == v) return array;
+  return -1;
+}
+
+/// Finds the width that all windows are multiples of, and who reads which columns of a value.
+void Assembler::visit(const Window& w) {
+  const TracedValue& v = value(w.value);
+  if (v.kind == Kind::constant) return;
+  if (w.width != 1 || v.width() != 1) columns_ = std::gcd(columns_, std::gcd(w.offset, w.width));
+  auto& uses = uses_[static_cast<std::size_t>(w.value)];
+  uses.push_back(w);
+  if (uses.size() > 1 || array_of(w.value) >= 0) return;
+  for (int k = 0; k < v.operands; ++k) visit(v.in[k]);
+}
+
+/// Whether these columns of a value are read in one place only.
+bool Assembler::used_once(const Source& x) const {
+  const auto& uses = uses_[static_cast<std::size_t>(x.first)];
+  return std::count_if(uses.begin(), uses.end(), [&](const Window& w) {
+           return w.offset <= x.second && x.second < w.offset + w.width;
+         }) == 1;
+}
+
+int Assembler::operand(Stage::Operand x) {
+  stage_.operands_.push_back(x);
+  return static_cast<int>(stage_.operands_.size()) - 1;
+}
+
+/// What operand k of an instruction reads for the columns from `offset` on.
+Assembler::Source Assembler::source(const TracedValue& user, int k, std::int64_t offset) const {
+  const Window& w = user.in[k];
+  const bool repeats = w.width == 1 && user.width() > 1;
+  if (repeats && value(w.value).width() > 1 && value(w.value).kind != Kind::constant)
+    throw TraceStop();
+  return {w.value, repeats ? w.offset : w.offset + offset};
+}
+
+namespace {
+
+/// outer(..., inner(a, b), ...) in one instruction, whose operands are a, b and the others of
+/// outer.
+struct Combination {
+  Op outer;
+  int operand;  ///< of outer, that inner makes
+  Op inner;
+  Op both;
+};
+constexpr Combination kCombinations[] = {
+    {Op::add, 0, Op::mul, Op::muladd},
+    {Op::add, 1, Op::mul, Op::muladd},
+    {Op::add, 0, Op::tanh_grad, Op::tanh_grad_add},
+    {Op::add, 1, Op::tanh_grad, Op::tanh_grad_add},
+    {Op::tanh, 0, Op::add, Op::tanh_of_sum},
+    {Op::sigmoid, 0, Op::add, Op::sigmoid_of_sum},
+    {Op::tanh_grad, 0, Op::mul, Op::tanh_grad_of_mul},
+    {Op::sigmoid_grad, 0, Op::mul, Op::sigmoid_grad_of_mul},
+};
+
+}  // namespace
+
+/// Makes one instruction of two where the inner one's result is needed for nothing else.
+void Assembler::combine(const TracedValue& x, Stage::Instruction& instruction, Source* in,
+                        int& count) const {
+  for (const Combination& c : kCombinations) {
+    if (instruction.op != c.outer) continue;
+    const Source inner = in[c.operand];
+    const TracedValue& v = value(inner.first);
+    if (v.kind != Kind::instruction || v.op != c.inner || (v.width() == 1) != (x.width() == 1) ||
+        array_of(inner.first) >= 0 || !used_once(inner))
+      continue;
+    Source others[2] = {};
+    int left = 0;
+    for (int k = 0; k < count; ++k)
+      if (k != c.operand) others[left++] = in[k];
+    in[0] = source(v, 0, inner.second);
+    in[1] = source(v, 1, inner.second);
+    for (int k = 0; k < left; ++k) in[2 + k] = others[k];
+    count = 2 + left;
+    instruction.op = c.both;
+    return;
+  }
+}
+
+/// The operand that holds columns [offset, offset + columns_) of a value, or its only column
+/// repeated.
+int Assembler::load(int v, std::int64_t offset) {
+  for (const Made& m : made_)
+    if (m.value == v && m.offset == offset) return m.operand;
+  const TracedValue& x = value(v);
+  int result;
+  if (x.kind == Kind::constant) {
+    result = operand({.kind = Stage::Operand::Kind::constant, .number = x.s[0]});
+  } else if (const int array = array_of(v); array >= 0) {
+    const bool repeats = x.width() == 1 && columns_ > 1;
+    result = operand({.kind = repeats ? Stage::Operand::Kind::splat : Stage::Operand::Kind::memory,
+                      .array = array,
+                      .column = offset});
+  } else {
+    if (x.kind == Kind::argument) throw TraceStop();  // a value that was not kept
+    Stage::Instruction i{.op = x.op, .to = 0, .in = {}, .s = {x.s[0], x.s[1]}};
+    int count = x.operands;
+    Source in[3];
+    for (int k = 0; k < count; ++k) in[k] = source(x, k, offset);
+    combine(x, i, in, count);
+    for (int k = 0; k < 3; ++k) i.in[k] = k < count ? load(in[k].first, in[k].second) : i.in[0];
+    i.to = result = operand({.kind = Stage::Operand::Kind::temporary});
+    stage_.code_.push_back(i);
+  }
+  made_.push_back({v, offset, result});
+  return result;
+}
+
+/// Computes columns of a value into an array.
+void Assembler::put(int v, std::int64_t offset, int array, std::int64_t column) {
+  const int from = load(v, offset);
+  const Stage::Operand to{.kind = Stage::Operand::Kind::memory, .array = array, .column = column};
+  Stage::Operand& home = stage_.operands_[static_cast<std::size_t>(from)];
+  if (home.kind == Stage::Operand::Kind::temporary) {
+    home = to;  // those who read it later read it there
+  } else {
+    const int target = operand(to);
+    stage_.code_.push_back({.op = Op::copy, .to = target, .in = {from, from, from}, .s = {}});
+  }
+}
+
+/// Registers whose value is no longer needed take the next one, so that all of them stay in the L1
+/// cache.
+void Assembler::reuse_registers() {
+  auto& operands = stage_.operands_;
+  const auto temporary = [&](std::size_t x) {
+    return operands[x].kind == Stage::Operand::Kind::temporary;
+  };
+  std::vector<std::size_t> last(operands.size(), 0);
+  for (std::size_t i = 0; i < stage_.code_.size(); ++i)
+    for (int k : stage_.code_[i].in) last[static_cast<std::size_t>(k)] = i;
+  std::vector<int> name(operands.size()), free;
+  std::iota(name.begin(), name.end(), 0);
+  for (std::size_t i = 0; i < stage_.code_.size(); ++i) {
+    Stage::Instruction& instruction = stage_.code_[i];
+    int old[3];
+    for (int k = 0; k < 3; ++k) {
+      old[k] = instruction.in[k];
+      instruction.in[k] = name[static_cast<std::size_t>(old[k])];
+    }
+    for (int k = 0; k < 3; ++k) {
+      const auto x = static_cast<std::size_t>(old[k]);
+      const bool again = (k > 0 && old[0] == old[k]) || (k > 1 && old[1] == old[k]);
+      if (!again && temporary(x) && last[x] == i) free.push_back(name[x]);
+    }
+    const auto to = static_cast<std::size_t>(instruction.to);
+    if (temporary(to) && !free.empty()) {
+      name[to] = free.back();
+      free.pop_back();
+    }
+    instruction.to = name[to];
+  }
+  // Leave out the operands that have no name of their own any more.
+  std::vector<int> place(operands.size(), -1);
+  std::vector<Stage::Operand> kept;
+  const auto renumber = [&](int& x) {
+    int& p = place[static_cast<std::size_t>(x)];
+    if (p < 0) {
+      p = static_cast<int>(kept.size());
+      kept.push_back(operands[static_cast<std::size_t>(x)]);
+    }
+    x = p;
+  };
+  for (Stage::Instruction& i : stage_.code_) {
+    for (int& x : i.in) renumber(x);
+    renumber(i.to);
+  }
+  operands = std::move(kept);
+}
+
+}  // namespace unroll::detail
