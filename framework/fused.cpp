@@ -51,8 +51,10 @@ struct FusedProgram {
   struct Kept {
     int value;
     std::int64_t offset;  ///< in the memory of kept values
+    std::int64_t column;  ///< or, if it is not negative, of the memory that `reused` had
   };
   std::vector<Kept> kept;
+  int reused = -1;  ///< an argument whose memory takes kept values, if nobody else needs it
   std::int64_t kept_elements = 0;
   std::vector<int> seeds;  ///< the values that stand for the gradients that come in
   struct Gradient {
@@ -145,7 +147,7 @@ class NeededValues {
       }
     if (origins_.recompute[static_cast<std::size_t>(v)]) return false;
     if (value.one_row) throw TraceStop();
-    program_.kept.push_back({v, program_.kept_elements});
+    program_.kept.push_back({v, program_.kept_elements, -1});
     program_.kept_elements += program_.rows * value.width();
     return true;
   }
@@ -159,6 +161,36 @@ class NeededValues {
 void check_rows(const FusedProgram& program, const std::vector<Window>& content) {
   for (const Window& w : content)
     if (program.values[static_cast<std::size_t>(w.value)].one_row) throw TraceStop();
+}
+
+/// Finds kept values that may be written over an argument while the forward stage runs, and the
+/// argument that takes most of them.
+void reuse_argument(FusedProgram& program) {
+  const auto place = [&](std::size_t a, std::size_t k) {
+    const Shape &argument = program.shapes[a],
+                &kept = program.values[static_cast<std::size_t>(program.kept[k].value)].shape;
+    const bool fits = (program.kept_arguments >> a & 1u) == 0 && argument.size() == kept.size() &&
+                      !kept.empty() && std::equal(kept.begin(), kept.end() - 1, argument.begin()) &&
+                      rows_of(argument) == program.rows;
+    return fits ? program.forward.overwrites(program.kept_array(k), static_cast<int>(a)) : -1;
+  };
+  std::size_t most = 0;
+  for (std::size_t a = 0; a < program.shapes.size(); ++a) {
+    std::size_t count = 0;
+    for (std::size_t k = 0; k < program.kept.size(); ++k) count += place(a, k) >= 0;
+    if (count <= most) continue;
+    most = count;
+    program.reused = static_cast<int>(a);
+  }
+  program.kept_elements = 0;
+  for (std::size_t k = 0; k < program.kept.size(); ++k) {
+    auto& kept = program.kept[k];
+    if (program.reused >= 0) kept.column = place(static_cast<std::size_t>(program.reused), k);
+    kept.offset = program.kept_elements;
+    if (kept.column < 0)
+      program.kept_elements +=
+          program.rows * program.values[static_cast<std::size_t>(kept.value)].width();
+  }
 }
 
 /// Makes the stages of a program of its values. `contents`: what the results are made of.
@@ -184,7 +216,10 @@ void assemble(FusedProgram& program, const std::vector<std::vector<Window>>& con
                  program.kept_array(k));
     backward.give(v, program.kept_array(k));
   }
-  if (runs_forward) program.forward = forward.assemble();
+  if (runs_forward) {
+    program.forward = forward.assemble();
+    reuse_argument(program);
+  }
   if (program.differentiate == 0) return;
   for (std::size_t k = 0; k < program.seeds.size(); ++k)
     backward.give(program.seeds[k], program.seed_array(k));
@@ -326,9 +361,9 @@ void make(FusedProgram& program, FusedFunction::Call call, int result_count,
   }
   if (base) {  // it runs on what base has kept
     for (auto& kept : program.kept)
-      kept.offset = std::find_if(base->kept.begin(), base->kept.end(), [&](const auto& k) {
-                      return k.value == kept.value;
-                    })->offset;
+      kept = *std::find_if(base->kept.begin(), base->kept.end(),
+                           [&](const auto& k) { return k.value == kept.value; });
+    program.reused = base->reused;
   }
   try {
     assemble(program, contents, base == nullptr);
@@ -368,18 +403,34 @@ Array array_of(const Tensor& x, std::int64_t rows, Tensor& copy) {
   return {const_cast<void*>(read(*from)), stride};
 }
 
-Array kept_array(const FusedProgram& program, Storage& storage, std::size_t k) {
-  const auto& kept = program.kept[k];
-  return {static_cast<char*>(storage.data()) + kept.offset * size_of(program.dtype),
-          program.values[static_cast<std::size_t>(kept.value)].width()};
-}
+/// The memory of kept values: that of the argument `reused`, and one for the rest.
+struct KeptMemory {
+  Ref<Storage> reused, rest;
+
+  Array array(const FusedProgram& p, std::size_t k) const {
+    const auto& kept = p.kept[k];
+    if (kept.column < 0)
+      return {static_cast<char*>(rest->data()) + kept.offset * size_of(p.dtype),
+              p.values[static_cast<std::size_t>(kept.value)].width()};
+    return {static_cast<char*>(reused->data()) + kept.column * size_of(p.dtype),
+            width_of(p.shapes[static_cast<std::size_t>(p.reused)])};
+  }
+  Tensor tensor(const FusedProgram& p, std::size_t k) const {
+    const auto& kept = p.kept[k];
+    const Shape& shape = p.values[static_cast<std::size_t>(kept.value)].shape;
+    if (kept.column < 0) return attach(rest, p.dtype, shape, kept.offset);
+    const GradMode off(false);
+    const Tensor whole = attach(reused, p.dtype, p.shapes[static_cast<std::size_t>(p.reused)], 0);
+    return narrow(whole, -1, kept.column, width_of(shape));
+  }
+};
 
 /// Differentiates a chain: by the program, or, under create_graph or where they are too many for
 /// one, by the same instructions as operations.
 struct FusedRule {
   Ref<FusedProgram> program;
   FusedFunction::Call call;
-  Ref<Storage> kept;
+  KeptMemory kept;
   struct {
     Ref<Storage> storage;
     std::uint32_t version = 0;
@@ -442,8 +493,7 @@ struct FusedRule {
     for (std::size_t k = 0; k < p.results.size(); ++k)
       if (p.results[k].needed)
         arrays[p.result_array(k)] = {results[k].storage->data(), width_of(p.results[k].shape)};
-    for (std::size_t k = 0; k < p.kept.size(); ++k)
-      arrays[p.kept_array(k)] = kept_array(p, *kept, k);
+    for (std::size_t k = 0; k < p.kept.size(); ++k) arrays[p.kept_array(k)] = kept.array(p, k);
     for (std::size_t k = 0; k < p.seeds.size(); ++k) {
       seeds[k] = seed(p, back, k);
       Tensor copy;
@@ -483,8 +533,7 @@ struct FusedRule {
                        [&](const auto& x) { return x.value == p.kept[k].value; }) -
           all.begin());
       const auto v = static_cast<std::size_t>(p.kept[k].value);
-      made[v] = back.result(static_cast<int>(p.results.size() + number),
-                            attach(kept, p.dtype, p.values[v].shape, p.kept[k].offset));
+      made[v] = back.result(static_cast<int>(p.results.size() + number), kept.tensor(p, k));
     }
     for (std::size_t k = 0; k < p.seeds.size(); ++k)
       made[static_cast<std::size_t>(p.seeds[k])] = seed(p, back, k);
@@ -630,9 +679,17 @@ void FusedFunction::operator()(const Tensor* arguments, Tensor* results) {
     results[k] = detail::make(p.results[k].shape, p.dtype);
     arrays[p.result_array(k)] = {overwrite(results[k]), width_of(p.results[k].shape)};
   }
-  Ref<Storage> kept;
-  if (p.kept_elements > 0) kept = Storage::make(p.kept_elements * size_of(p.dtype));
-  for (std::size_t k = 0; k < p.kept.size(); ++k) arrays[p.kept_array(k)] = kept_array(p, *kept, k);
+  KeptMemory kept;
+  if (p.kept_elements > 0) kept.rest = Storage::make(p.kept_elements * size_of(p.dtype));
+  if (p.reused >= 0) {
+    const Tensor& x = arguments[p.reused];
+    const bool free = is_exclusive(x) && x.is_contiguous() && x.impl().offset == 0;
+    if (free) overwrite(x);  // says so
+    kept.reused = free ? x.impl().storage
+                       : Storage::make(p.rows * size_of(p.dtype) *
+                                       width_of(p.shapes[static_cast<std::size_t>(p.reused)]));
+  }
+  for (std::size_t k = 0; k < p.kept.size(); ++k) arrays[p.kept_array(k)] = kept.array(p, k);
   p.forward.run(p.dtype, arrays, p.rows);
   if (differentiate == 0) return;
 

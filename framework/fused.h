@@ -50,6 +50,7 @@ class FusedFunction {
   ~FusedFunction();
   FusedFunction(const FusedFunction&) = delete;
   FusedFunction& operator=(const FusedFunction&) = delete;
+  /// Arguments that nobody else holds may be written over.
   void operator()(const Tensor* arguments, Tensor* results);
 
  private:
@@ -78,15 +79,17 @@ class FusedFunction {
 /// This works for elementwise operations and for pieces of the last dimension (chunk, split, narrow
 /// along it), with arguments that broadcast along rows (a bias) or along columns (a mask [B, 1]).
 /// With anything else in it, f runs as it stands, each time. What f does must depend on its
-/// arguments alone, and may depend on their shapes but not on their values.
+/// arguments alone, and may depend on their shapes but not on their values. The memory of a
+/// temporary, such as matmul(h, u) above, is used again for what the derivative needs.
 template <class F, class... Tensors>
-auto fused(F f, const Tensors&... args) {
+auto fused(F f, Tensors&&... args) {
   static_assert(std::is_empty_v<F> && std::is_default_constructible_v<F>,
                 "fused(f, ...): f must capture nothing; what it uses are its arguments");
-  static_assert((std::is_same_v<Tensors, Tensor> && ...), "fused(f, ...): arguments are Tensors");
+  static_assert((std::is_same_v<std::remove_cvref_t<Tensors>, Tensor> && ...),
+                "fused(f, ...): arguments are Tensors");
   static_assert(sizeof...(args) >= 1 && sizeof...(args) <= detail::kFusedArguments,
                 "fused(f, ...): one to eight arguments");
-  using Result = decltype(f(args...));
+  using Result = decltype(f(std::as_const(args)...));
   constexpr int results = detail::tensor_count<Result>();
   static_assert(results >= 1 && results <= detail::kFusedResults,
                 "fused(f, ...): f returns one to four Tensors: as they are, or in a struct with "
@@ -98,7 +101,7 @@ auto fused(F f, const Tensors&... args) {
         for_each_tensor(made, [&](Tensor& t) { *out++ = std::move(t); });
       },
       static_cast<int>(sizeof...(args)), results);
-  const Tensor in[] = {args...};
+  const Tensor in[] = {std::forward<Tensors>(args)...};
   Tensor out[detail::kFusedResults];
   function(in, out);
   Result result{};

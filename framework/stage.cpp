@@ -16,8 +16,8 @@ using Kind = TracedValue::Kind;
 
 namespace {
 
-constexpr std::int64_t kBlock = 256;       ///< elements of a register: 1 or 2 KB of L1 cache
-constexpr std::int64_t kParallel = 65536;  ///< instructions times elements worth a second thread
+constexpr std::int64_t kBlock = 256;            ///< elements of a register: 1 or 2 KB of L1 cache
+constexpr std::int64_t kWorkPerThread = 16384;  ///< additions worth a thread: some 0.5 us
 
 /// Asks for what the next block reads or writes: a short piece of each of many arrays, too short
 /// for the processor to see where it goes on.
@@ -88,13 +88,12 @@ void Stage::run_rows(const Array* arrays, std::int64_t rows) const {
     if (x.kind == Operand::Kind::splat) flat = false;
     if (x.kind == Operand::Kind::memory) flat = flat && arrays[x.array].stride == columns_;
   }
-  const auto work = static_cast<std::int64_t>(code_.size());
   if (flat) {
     kernels::parallel_for(
-        0, rows * columns_, std::max(kBlock, kParallel / work / 2),
+        0, rows * columns_, std::max(kBlock, kWorkPerThread / work_),
         [&](std::int64_t first, std::int64_t last) { run_part<T>(arrays, 0, 1, first, last); });
   } else {
-    kernels::parallel_for(0, rows, std::max<std::int64_t>(1, kParallel / (work * columns_) / 2),
+    kernels::parallel_for(0, rows, std::max<std::int64_t>(1, kWorkPerThread / (work_ * columns_)),
                           [&](std::int64_t first, std::int64_t last) {
                             run_part<T>(arrays, first, last, 0, columns_);
                           });
@@ -105,7 +104,46 @@ void Stage::run(DType dtype, const Array* arrays, std::int64_t rows) const {
   dispatch_floating(dtype, [&]<class T>(T) { run_rows<T>(arrays, rows); });
 }
 
+std::int64_t Stage::overwrites(int to, int from) const {
+  const auto operand = [&](int i) -> const Operand& {
+    return operands_[static_cast<std::size_t>(i)];
+  };
+  const Instruction* writer = nullptr;
+  int over = -1;
+  for (const Instruction& i : code_) {
+    for (int in : i.in)
+      if (in == over) return -1;  // somebody reads it later
+    if (operand(i.to).kind != Operand::Kind::memory || operand(i.to).array != to) continue;
+    if (writer) return -1;
+    writer = &i;
+    for (int in : i.in)
+      if (operand(in).kind == Operand::Kind::memory && operand(in).array == from) over = in;
+  }
+  return over < 0 ? -1 : operand(over).column;
+}
+
 // --- Assembling ----------------------------------------------------------------------------------
+
+namespace {
+
+/// How much longer than an addition.
+std::int64_t work_of(Op op) {
+  switch (op) {
+    case Op::exp:
+    case Op::log:
+    case Op::tanh:
+    case Op::sigmoid:
+    case Op::tanh_of_sum:
+    case Op::sigmoid_of_sum:
+    case Op::softplus: return 8;
+    case Op::pow:
+    case Op::sin:
+    case Op::cos: return 64;
+    default: return 1;
+  }
+}
+
+}  // namespace
 
 void Assembler::want(const std::vector<Window>& content, int array) {
   std::int64_t column = 0;
@@ -128,6 +166,7 @@ Stage Assembler::assemble() {
       put(w.content.value, w.content.offset + at, w.array, w.column + at);
   if (stage_.operands_.size() > kMostOperands) throw TraceStop();
   reuse_registers();
+  for (const Stage::Instruction& i : stage_.code_) stage_.work_ += work_of(i.op);
   return std::move(stage_);
 }
 

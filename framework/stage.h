@@ -24,6 +24,10 @@ class Stage {
   /// f32 or f64. `arrays` are those that the operands name.
   void run(DType dtype, const Array* arrays, std::int64_t rows) const;
 
+  /// Where, in the columns of array `from`, the whole of array `to` may lie: the instruction that
+  /// computes it is the last one to read them. -1 if there is no such place.
+  std::int64_t overwrites(int to, int from) const;
+
  private:
   friend class Assembler;
 
@@ -53,6 +57,7 @@ class Stage {
                 std::int64_t first_column, std::int64_t last_column) const;
 
   std::int64_t columns_ = 0;  ///< that one pass of the code computes
+  std::int64_t work_ = 1;     ///< for one of them, in additions
   std::vector<Operand> operands_;
   std::vector<Instruction> code_;
 };

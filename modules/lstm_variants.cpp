@@ -31,9 +31,9 @@ LSTMState PeepholeLSTMCell::step(const Tensor& x, const LSTMState& state) const 
   check_step(x, state.h);
   check_step(x, state.c, "c");
   return fused(
-      [](const Tensor& from_x, const Tensor& from_h, const Tensor& c0, const Tensor& w_ci,
-         const Tensor& w_cf, const Tensor& w_co) {
-        const auto gates = chunk(from_x + from_h, 4, -1);
+      [](const Tensor& sum, const Tensor& c0, const Tensor& w_ci, const Tensor& w_cf,
+         const Tensor& w_co) {
+        const auto gates = chunk(sum, 4, -1);
         const Tensor i = sigmoid(gates[0] + w_ci * c0);
         const Tensor f = sigmoid(gates[1] + w_cf * c0);
         const Tensor g = tanh(gates[2]);
@@ -41,7 +41,7 @@ LSTMState PeepholeLSTMCell::step(const Tensor& x, const LSTMState& state) const 
         const Tensor o = sigmoid(gates[3] + w_co * c);
         return LSTMState{o * tanh(c), c};
       },
-      x, linear(state.h, weight_hh), state.c, weight_ci, weight_cf, weight_co);
+      linear(state.h, weight_hh, x), state.c, weight_ci, weight_cf, weight_co);
 }
 
 // --- Coupled gates ------------------------------------------------------------------------------
@@ -62,15 +62,15 @@ LSTMState CoupledLSTMCell::step(const Tensor& x, const LSTMState& state) const {
   check_step(x, state.h);
   check_step(x, state.c, "c");
   return fused(
-      [](const Tensor& from_x, const Tensor& from_h, const Tensor& c0) {
-        const auto gates = chunk(from_x + from_h, 3, -1);
+      [](const Tensor& sum, const Tensor& c0) {
+        const auto gates = chunk(sum, 3, -1);
         const Tensor i = sigmoid(gates[0]);
         const Tensor g = tanh(gates[1]);
         const Tensor o = sigmoid(gates[2]);
         const Tensor c = (1.0 - i) * c0 + i * g;
         return LSTMState{o * tanh(c), c};
       },
-      x, linear(state.h, weight_hh), state.c);
+      linear(state.h, weight_hh, x), state.c);
 }
 
 }  // namespace unroll

@@ -77,8 +77,10 @@ const std::vector<std::vector<Shape>> kLinearShapes = {
     {Shape{3, 17, 9}, Shape{21, 9}},
 };
 
-/// x weight' + bias, with the bias or without.
-Op linear_row(bool biased) {
+enum class Bias { none, row, rows };
+
+/// x weight' + bias: none, the same for each row of x, or one for each.
+Op linear_row(Bias bias) {
   Op row = {.name = "linear",
             .run =
                 [](const std::vector<Tensor>& x) {
@@ -92,18 +94,22 @@ Op linear_row(bool biased) {
                 },
             .shapes = kLinearShapes,
             .floor = 1.0};
-  if (biased)
-    for (auto& shapes : row.shapes) shapes.push_back({shapes[1][0]});
+  for (auto& shapes : row.shapes) {
+    Shape whole = shapes[0];
+    whole[whole.size() - 1] = shapes[1][0];
+    if (bias == Bias::row) shapes.push_back({whole.back()});
+    if (bias == Bias::rows) shapes.push_back(whole);
+  }
   return row;
 }
 
 }  // namespace
 
 TEST_CASE("linear: has the values of its definition") {
-  for (bool biased : {false, true}) check_values(linear_row(biased));
+  for (Bias bias : {Bias::none, Bias::row, Bias::rows}) check_values(linear_row(bias));
 }
 TEST_CASE("linear: passes gradcheck of orders 1 and 2") {
-  for (bool biased : {false, true}) check_gradients(linear_row(biased));
+  for (Bias bias : {Bias::none, Bias::row, Bias::rows}) check_gradients(linear_row(bias));
 }
 
 TEST_CASE("linear: errors name the shapes") {
@@ -117,10 +123,16 @@ TEST_CASE("linear: errors name the shapes") {
   CHECK_THROWS_WITH_AS(linear(zeros({3}), zeros({3})),
                        "linear: needs x [..., in] and weight [out, in]: x is (3), weight is (3)",
                        ShapeError);
-  CHECK_THROWS_WITH_AS(linear(zeros({2, 3}), zeros({4, 3}), zeros({3})),
-                       "linear: bias must be [out = 4], but is (3)", ShapeError);
-  CHECK_THROWS_WITH_AS(linear(zeros({2, 3}), zeros({4, 3}), zeros({1, 4})),
-                       "linear: bias must be [out = 4], but is (1, 4)", ShapeError);
+  CHECK_THROWS_WITH_AS(
+      linear(zeros({2, 3}), zeros({4, 3}), zeros({3})),
+      "linear: bias must be [out = 4], or that for each row of x, which is (2, 3), "
+      "but is (3)",
+      ShapeError);
+  CHECK_THROWS_WITH_AS(
+      linear(zeros({2, 3}), zeros({4, 3}), zeros({1, 4})),
+      "linear: bias must be [out = 4], or that for each row of x, which is (2, 3), "
+      "but is (1, 4)",
+      ShapeError);
   CHECK_THROWS_WITH_AS(linear(zeros({2, 3}), zeros({4, 3}, DType::f64)),
                        "linear: dtypes differ: f32 and f64", DTypeError);
   CHECK_THROWS_WITH_AS(linear(zeros({2, 3}), zeros({4, 3}), zeros({4}, DType::f64)),

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "framework/fused.h"
+#include "framework/gradcheck.h"
 #include "support.h"
 
 using namespace unroll;
@@ -295,4 +296,25 @@ TEST_CASE("sweep: weights wider and higher than they are, beside other uses, wit
         CHECK(difference(w.grad(), expected * 4.0, 1e-10, 1.0) == "");
         w.remove_hook(number);
       }
+}
+
+TEST_CASE("sweep: the gradient of a time step goes to its place through a sum with it") {
+  const auto steps = [](const Tensor& xs, const Tensor& w, bool looked_at) {
+    Tensor h = zeros({3, 4}, DType::f64);
+    for (std::int64_t t = 0; t < xs.size(0); ++t) {
+      const Tensor sum = linear(h, w, xs[t]);
+      if (looked_at) sum.impl().node->keeps_grad = true;  // so it can't go straight to its place
+      h = fused([](const Tensor& a, const Tensor& b) { return tanh(a) * b + a; }, sum, h + 1.0);
+    }
+    return h;
+  };
+  const Tensor xs = normal({5, 3, 4}, 0, 1, DType::f64).requires_grad_();
+  const Tensor w = normal({4, 4}, 0, 0.5, DType::f64).requires_grad_();
+  const auto straight = grad({sum(square(steps(xs, w, false)))}, {xs, w});
+  const auto detour = grad({sum(square(steps(xs, w, true)))}, {xs, w});
+  for (int i = 0; i < 2; ++i)
+    CHECK(straight[static_cast<std::size_t>(i)].to_vector<double>() ==
+          detour[static_cast<std::size_t>(i)].to_vector<double>());
+  CHECK(gradcheck([&](const Tensors& in) { return sum(square(steps(in[0], in[1], false))); },
+                  {xs, w}));
 }

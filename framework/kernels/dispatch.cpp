@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -55,26 +56,26 @@ const Kernels& active() {
 
 namespace {
 
-/// Multiply-adds that a thread should have to do, so that it is worth waking. A product with a
-/// vector waits for memory: there a second thread helps only with a large matrix.
-constexpr std::int64_t kWorkPerThread = 1 << 17;
-constexpr std::int64_t kVectorWorkPerThread = 1 << 20;
+/// Multiply-adds that a thread should have to do, so that it is worth waking: some 10 us.
+constexpr std::int64_t kWorkPerThread = 1 << 20;
 
 constexpr std::int64_t kRowGroup = 16;
+/// Rows of a time step: from so many on each thread takes some of the sequences, and finds their
+/// rows in its cache in every operation of every time step.
+constexpr std::int64_t kBatch = 16;
 
 /// Shares C [m, n] out: calls f(first_row, last_row, first_column, last_column) on parts of it, cut
-/// along the longer side into groups of rows or columns, the last one up to twice as large. With
-/// the right groups a part is computed in the same tiles, to the same bits, as in one piece.
+/// into groups of rows or columns, the last one up to twice as large. With the right groups a part
+/// is computed to the same bits as in one piece.
 template <class F>
-void share(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t row_group,
+void share(std::int64_t m, std::int64_t n, std::int64_t k, bool by_columns, std::int64_t row_group,
            std::int64_t column_group, F&& f) {
   if (m <= 0 || n <= 0) return;
-  const bool by_columns = n >= m;
   const std::int64_t size = by_columns ? n : m, unit = by_columns ? column_group : row_group;
   const std::int64_t units = size < unit ? 1 : size / unit;
-  const std::int64_t work = m == 1 || n == 1 ? kVectorWorkPerThread : kWorkPerThread;
   const std::int64_t work_per_unit = m * n * k / size * unit + 1;
-  parallel_for(0, units, (work + work_per_unit - 1) / work_per_unit,
+  const std::int64_t fewest = by_columns ? 1 : (kBatch / 2 + unit - 1) / unit;
+  parallel_for(0, units, std::max(fewest, (kWorkPerThread + work_per_unit - 1) / work_per_unit),
                [&](std::int64_t first, std::int64_t last) {
                  const std::int64_t begin = first * unit;
                  const std::int64_t end = last < units ? last * unit : size;
@@ -95,7 +96,7 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, Matrix
   // One row or column is computed in tiles of its own, of 8 vectors.
   const std::int64_t tiles = 8 * kernels.panel_columns;
   share(
-      m, n, k, n == 1 ? tiles : kRowGroup, m == 1 ? tiles : kernels.panel_columns,
+      m, n, k, n >= m, n == 1 ? tiles : kRowGroup, m == 1 ? tiles : kernels.panel_columns,
       [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
         kernels.gemm(last_row - row, last_column - column, k,
                      {a.data + row * a.row_stride, a.row_stride, a.col_stride},
@@ -109,7 +110,7 @@ void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a,
                  T* c, std::int64_t ldc, bool accumulate, Addend<T> d) {
   const FloatKernels<T>& kernels = float_kernels<T>();
   share(
-      m, n, k, kRowGroup, kernels.panel_columns,
+      m, n, k, m < kBatch, 2, kernels.panel_columns,
       [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
         kernels.gemm_packed(last_row - row, n, k,
                             {a.data + row * a.row_stride, a.row_stride, a.col_stride}, packed_b,
@@ -124,7 +125,7 @@ void gemm_sum(std::int64_t m, std::int64_t n, const Term<T>* terms, std::int64_t
   std::int64_t k = 0;
   for (std::int64_t t = 0; t < count; ++t) k += terms[t].k;
   share(
-      m, n, k, kRowGroup, kernels.panel_columns,
+      m, n, k, n >= m, kRowGroup, kernels.panel_columns,
       [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
         kernels.gemm_sum(last_row - row, last_column - column, terms, count, row, column,
                          c + row * ldc + column, ldc, accumulate);

@@ -1,6 +1,8 @@
 #include "framework/kernels/parallel.h"
 
+#include <algorithm>
 #include <atomic>
+#include <bit>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -49,11 +51,13 @@ void relax() {
 #endif
 }
 
-/// A job is a range cut into chunks, which the calling thread and the workers claim one by one.
-/// Whatever the workers have not claimed when the caller comes to it, it does itself, so that a
-/// sleepy worker never holds it up.
+/// A job is a range cut into chunks, one for each thread, which the calling thread and the workers
+/// claim: first each its own, so that the rows of a matrix stay in one core's cache from job to
+/// job, and then what nobody else has claimed. So a sleepy worker never holds the caller up.
 class Pool {
  public:
+  static constexpr int kMostChunks = 40;
+
   ~Pool() {
     while (pool_taken.exchange(true)) std::this_thread::yield();  // and it stays taken
     join();
@@ -71,12 +75,12 @@ class Pool {
     finished_.store(0, std::memory_order_relaxed);
     // Sequentially consistent, as is the worker's own pair of accesses: either the worker sees the
     // job before it sleeps, or it is seen here to be asleep.
-    unclaimed_.store((++job_ << kChunkBits) | static_cast<std::uint64_t>(chunks));
+    unclaimed_.store((++job_ << kMostChunks) | ((std::uint64_t{1} << chunks) - 1));
     if (asleep_.load() > 0) {
       { std::lock_guard lock(mutex_); }
       wake_.notify_all();
     }
-    while (work()) {
+    while (work(0)) {
     }
     for (int spins = 0; finished_.load(std::memory_order_acquire) < chunks; ++spins) {
       if (spins < kSpins) {
@@ -89,21 +93,22 @@ class Pool {
   }
 
  private:
-  static constexpr int kChunkBits = 16;
-  static constexpr std::uint64_t kChunkMask = (1u << kChunkBits) - 1;
-  static constexpr int kSpins = 1000;  // some 20 to 40 us
+  static constexpr std::uint64_t kChunkMask = (std::uint64_t{1} << kMostChunks) - 1;
+  static constexpr int kSpins = 3000;  // some 40 to 100 us: longer than what a time step does alone
 
-  /// Claims a chunk of the present job and does it. False if none is left. A thread that comes late
-  /// cannot take a chunk of one job for a chunk of the next: the number of the job is part of what
-  /// it exchanges.
-  bool work() {
+  /// Claims a chunk of the present job, its own if that is left, and does it. False if none is
+  /// left. A thread that comes late cannot take a chunk of one job for a chunk of the next: the
+  /// number of the job is part of what it exchanges.
+  bool work(int own) {
     std::uint64_t now = unclaimed_.load(std::memory_order_acquire);
+    int chunk;
     do {
       if ((now & kChunkMask) == 0) return false;
-    } while (!unclaimed_.compare_exchange_weak(now, now - 1, std::memory_order_acq_rel,
+      chunk = (now >> own & 1) != 0 ? own : std::countr_zero(now);
+    } while (!unclaimed_.compare_exchange_weak(now, now & ~(std::uint64_t{1} << chunk),
+                                               std::memory_order_acq_rel,
                                                std::memory_order_acquire));
     // From here on the job cannot end, and its fields cannot change, before finished_ is raised.
-    const std::int64_t chunk = chunks_ - static_cast<std::int64_t>(now & kChunkMask);
     const std::int64_t size = (end_ - begin_) / chunks_, rest = (end_ - begin_) % chunks_;
     const std::int64_t first = begin_ + chunk * size + (chunk < rest ? chunk : rest);
     try {
@@ -118,7 +123,7 @@ class Pool {
 
   bool idle() const { return (unclaimed_.load() & kChunkMask) == 0 && !stop_.load(); }
 
-  void serve() {
+  void serve(int own) {
     const kernels::FlushDenormals flush;
     while (!stop_.load(std::memory_order_relaxed)) {
       for (int spins = 0; spins < kSpins && idle(); ++spins) relax();
@@ -128,7 +133,7 @@ class Pool {
         wake_.wait(lock, [this] { return !idle(); });
         asleep_.fetch_sub(1);
       }
-      work();
+      work(own);
     }
   }
 
@@ -138,7 +143,9 @@ class Pool {
     stop_.store(false);
     workers_.reserve(static_cast<std::size_t>(workers));
     while (static_cast<int>(workers_.size()) < workers) {
-      workers_.emplace_back([this] { serve(); });
+      workers_.emplace_back([this, own = static_cast<int>(workers_.size()) + 1] {
+        serve(own < kMostChunks ? own : 0);
+      });
     }
   }
 
@@ -159,7 +166,7 @@ class Pool {
   std::atomic<bool> stop_ = false;
 
   std::uint64_t job_ = 0;
-  std::atomic<std::uint64_t> unclaimed_ = 0;  ///< job << kChunkBits | chunks that nobody has yet
+  std::atomic<std::uint64_t> unclaimed_ = 0;  ///< job << kMostChunks | chunks that nobody has yet
   std::atomic<int> finished_ = 0;             ///< chunks that are done
   std::int64_t begin_ = 0, end_ = 0;
   int chunks_ = 0;
@@ -220,7 +227,7 @@ void detail::parallel_run(std::int64_t begin, std::int64_t end, std::int64_t gra
                           void (*call)(void*, std::int64_t, std::int64_t), void* context) {
   if (begin >= end) return;
   const std::int64_t by_grain = (end - begin) / (grain < 1 ? 1 : grain);
-  const std::int64_t threads = by_grain < 2 ? 1 : num_threads();
+  const std::int64_t threads = by_grain < 2 ? 1 : std::min(num_threads(), Pool::kMostChunks);
   const std::int64_t chunks = by_grain < threads ? by_grain : threads;
   if (chunks < 2 || pool_taken.exchange(true)) {
     call(context, begin, end);
