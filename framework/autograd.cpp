@@ -292,6 +292,9 @@ struct Back::Sweep {
       std::uint64_t outer_sweep;
       std::int64_t outer_slot;
     };
+    // Training makes graphs of the same size again and again.
+    thread_local std::size_t last_size = 0;
+    entries.reserve(last_size);
     PoolVector<Visit> path;
     const auto enter = [&](Node* node) {
       if (!node) return;
@@ -329,6 +332,7 @@ struct Back::Sweep {
         path.pop_back();
       }
     }
+    last_size = entries.size();
   }
   ~Sweep() {
     for (Entry& entry : entries) {

@@ -61,9 +61,10 @@ void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t l
         T* first = static_cast<T*>(array.data) + row * array.stride + x.column;
         if (x.kind == Operand::Kind::memory) {
           at[i] = first + column;
-          const bool same_rows = column + width < last_column;
-          prefetch(first + (same_rows ? column + width : rows * array.stride), rows, n,
-                   array.stride);
+          if (column + width < last_column)
+            prefetch(at[i] + width, rows, n, array.stride);
+          else if (row + rows < last_row)
+            prefetch(first + rows * array.stride, rows, n, array.stride);
         } else {
           for (std::int64_t r = 0; r < rows; ++r)
             std::fill_n(at[i] + r * width, n, first[r * array.stride]);

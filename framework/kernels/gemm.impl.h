@@ -71,9 +71,16 @@ struct Gemm {
     unrolled<rows>([&](auto i) __attribute__((always_inline)) {
       unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
         unrolled<ways>([&](auto q) __attribute__((always_inline)) { sums[q][i][j] = V(T(0)); });
+        __builtin_prefetch(c + i * ldc + j * kVector, 1);
       });
-      __builtin_prefetch(c + i * ldc, 1);
     });
+    if (d.data && d.data != c) {
+      unrolled<rows>([&](auto i) __attribute__((always_inline)) {
+        unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
+          __builtin_prefetch(d.data + i * d.row_stride + j * kVector);
+        });
+      });
+    }
     const auto step = [&](Index p, auto q) __attribute__((always_inline)) {
       V row[vectors];
       unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
