@@ -292,9 +292,6 @@ struct Back::Sweep {
       std::uint64_t outer_sweep;
       std::int64_t outer_slot;
     };
-    // Training makes graphs of the same size again and again.
-    thread_local std::size_t last_size = 0;
-    entries.reserve(last_size);
     PoolVector<Visit> path;
     const auto enter = [&](Node* node) {
       if (!node) return;
@@ -332,7 +329,6 @@ struct Back::Sweep {
         path.pop_back();
       }
     }
-    last_size = entries.size();
   }
   ~Sweep() {
     for (Entry& entry : entries) {
