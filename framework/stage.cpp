@@ -71,12 +71,19 @@ void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t l
         }
       }
       for (const Instruction& i : code_) {
+        const auto run = kernels[static_cast<std::size_t>(i.op)];
+        T* to = at[i.to];
+        const T *a = at[i.in[0]], *b = at[i.in[1]], *c = at[i.in[2]];
+        if (rows == 1) {
+          run(n, to, a, b, c, i.s);
+          continue;
+        }
         const kernels::RowStrides strides{stride[i.to], stride[i.in[0]], stride[i.in[1]],
                                           stride[i.in[2]]};
-        const bool flat = strides.out == n && strides.a == n && strides.b == n && strides.c == n;
-        kernels[static_cast<std::size_t>(i.op)].rows(flat ? 1 : rows, flat ? rows * n : n, at[i.to],
-                                                     at[i.in[0]], at[i.in[1]], at[i.in[2]], strides,
-                                                     i.s);
+        if (strides.out == n && strides.a == n && strides.b == n && strides.c == n)
+          run(rows * n, to, a, b, c, i.s);
+        else
+          run.rows(rows, n, to, a, b, c, strides, i.s);
       }
     }
   }
