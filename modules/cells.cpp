@@ -86,11 +86,8 @@ GRUCell::GRUCell(std::int64_t inputs, std::int64_t hidden, const GRUOptions& opt
     : RNNCellBase("GRUCell", 3, inputs, hidden, options.bias), reset_after_(options.reset_after) {}
 
 Tensor GRUCell::project(const Tensor& xs) const {
-  if (!bias_ih.defined()) return RNNCellBase::project(xs, Tensor());
-  if (!reset_after_) return RNNCellBase::project(xs, bias_ih + bias_hh);
-  const auto b_i = chunk(bias_ih, 3);
-  const auto b_h = chunk(bias_hh, 3);
-  return RNNCellBase::project(xs, concatenate({b_i[0] + b_h[0], b_i[1] + b_h[1], b_i[2]}));
+  const bool both = !reset_after_ && bias_ih.defined();
+  return RNNCellBase::project(xs, both ? bias_ih + bias_hh : bias_ih);
 }
 
 Tensor GRUCell::step(const Tensor& x, const Tensor& h) const {
@@ -107,25 +104,27 @@ Tensor GRUCell::step(const Tensor& x, const Tensor& h) const {
         },
         xs[1], linear(h, w[1]), xs[2], linear(r * h, w[2]), h);
   }
-  const Tensor b_n =
-      bias_hh.defined() ? narrow(bias_hh, 0, 2 * hidden_size, hidden_size) : zeros({}, h.dtype());
   return fused(
-      [](const Tensor& from_x, const Tensor& from_h, const Tensor& b, const Tensor& h0) {
+      [](const Tensor& from_x, const Tensor& from_h, const Tensor& h0) {
         const auto xs = chunk(from_x, 3, -1), hs = chunk(from_h, 3, -1);
         const Tensor r = sigmoid(xs[0] + hs[0]);
         const Tensor z = sigmoid(xs[1] + hs[1]);
-        const Tensor n = tanh(xs[2] + r * (hs[2] + b));
+        const Tensor n = tanh(xs[2] + r * hs[2]);
         return (1.0 - z) * n + z * h0;
       },
-      x, linear(h, weight_hh), b_n, h);
+      x, linear(h, weight_hh, bias_hh), h);
 }
 
 // The step from mask * h carries z * (mask * h) on, but z * h is what is to be carried.
 Tensor GRUCell::step(const Tensor& x, const Tensor& h, const Tensor& mask) const {
   check_step(x, h);
   const Tensor seen = h * mask;
-  const Tensor w_hz = narrow(weight_hh, 0, hidden_size, hidden_size);
-  const Tensor z = sigmoid(narrow(x, 1, hidden_size, hidden_size) + linear(seen, w_hz));
+  const auto of_z = [&](const Tensor& t, std::int64_t dim) {
+    return narrow(t, dim, hidden_size, hidden_size);
+  };
+  // Where the reset gate comes first, the projection has both biases.
+  const Tensor bias = reset_after_ && bias_hh.defined() ? of_z(bias_hh, 0) : Tensor();
+  const Tensor z = sigmoid(of_z(x, 1) + linear(seen, of_z(weight_hh, 0), bias));
   return step(x, seen) + z * (h - seen);
 }
 

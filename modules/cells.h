@@ -98,7 +98,7 @@ struct GRUCell : RNNCellBase {
   /// Throws ValueError for sizes below 1.
   GRUCell(std::int64_t input_size, std::int64_t hidden_size, const GRUOptions& options = {});
 
-  /// W_ih x + b_ih and, but for b_hn under reset_after, b_hh. xs: [..., input_size].
+  /// W_ih x + b_ih and, unless reset_after, b_hh. xs: [..., input_size].
   Tensor project(const Tensor& xs) const;
   /// x: [B, 3 * hidden_size], projected; h: [B, hidden_size].
   Tensor step(const Tensor& x, const Tensor& h) const;

@@ -339,14 +339,15 @@ TEST_CASE("dropout: recurrent masks count in the products, and what is carried s
       const Tensor outputs = run(gru), mask = draw_mask();
       const GRUCell& cell = gru.cell();
       const auto w = chunk(cell.weight_hh, 3);
-      const Tensor b_n = reset_after ? narrow(cell.bias_hh, 0, 8, 4) : zeros({4}, DType::f64);
+      // Of W_hh h; where the reset gate comes first, project() has them.
+      const auto b = chunk(reset_after ? cell.bias_hh : zeros({12}, DType::f64), 3);
       Tensor h = zeros({2, 4}, DType::f64);
       for (std::int64_t t = 0; t < 4; ++t) {
         const auto x = chunk(cell.project(xs[t]), 3, 1);
         const Tensor seen = h * mask;
-        const Tensor r = sigmoid(x[0] + matmul(seen, transpose(w[0])));
-        const Tensor z = sigmoid(x[1] + matmul(seen, transpose(w[1])));
-        const Tensor n = tanh(x[2] + (reset_after ? r * (matmul(seen, transpose(w[2])) + b_n)
+        const Tensor r = sigmoid(x[0] + matmul(seen, transpose(w[0])) + b[0]);
+        const Tensor z = sigmoid(x[1] + matmul(seen, transpose(w[1])) + b[1]);
+        const Tensor n = tanh(x[2] + (reset_after ? r * (matmul(seen, transpose(w[2])) + b[2])
                                                   : matmul(r * seen, transpose(w[2]))));
         h = (1.0 - z) * n + z * h;
         CHECK(max_difference(outputs[t], h) < 1e-14);

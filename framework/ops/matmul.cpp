@@ -30,9 +30,7 @@ Tensor multiply_matrices(const Tensor& a, const Tensor& b, bool transposed,
     if (bias.defined()) d = {detail::read<T>(added), added.dim() == 1 ? 0 : n};
     kernels::MatrixRef<T> rb = matrix<T>(b);
     if (transposed) std::swap(rb.row_stride, rb.col_stride);
-    // One row meets each element of b once: packed rows are read no faster, but packed columns are.
-    const bool pays = k > 0 && (m > 1 || rb.col_stride != 1);
-    const T* panels = pays ? detail::packed<T>(b, transposed) : nullptr;
+    const T* panels = k > 0 ? detail::packed<T>(b, transposed) : nullptr;
     if (panels)
       kernels::gemm_packed<T>(m, n, k, matrix<T>(a), panels, c, n, false, d);
     else
