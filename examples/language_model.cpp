@@ -32,10 +32,12 @@
 #include "common/progress.h"
 #include "common/tokenizer.h"
 #include "language_model/model.h"
+#include "language_model/score.h"
 
 using namespace unroll;
 using examples::Json, examples::Tokenizer, examples::encode, examples::to_json;
-using language_model::Config, language_model::LanguageModel;
+using language_model::column, language_model::Config, language_model::LanguageModel,
+    language_model::log_prob, language_model::perplexity;
 
 namespace {
 
@@ -72,28 +74,6 @@ struct Continuation {
   }
 };
 
-/// Tokens as a batch of one: [T, 1].
-Tensor column(const std::vector<std::int64_t>& tokens) {
-  return from_vector(tokens, {std::ssize(tokens), 1});
-}
-
-/// exp(mean of -log p(token | those before)) over all tokens but the first. A long text is read in
-/// several rows at once, each of 1,000 tokens or more, so that their cold starts weigh little.
-double perplexity(LanguageModel& model, const std::vector<std::int64_t>& corpus,
-                  std::int64_t steps) {
-  const NoGrad no_grad;
-  model.eval();
-  const auto rows = std::clamp<std::int64_t>(std::ssize(corpus) / 1000, 1, 32);
-  double loss = 0;
-  std::int64_t tokens = 0;
-  LanguageModel::State state;
-  for (const auto& [x, y] : evaluation_windows(corpus, {rows, steps})) {
-    loss += cross_entropy(model(x, state), y, {.reduction = Reduction::sum}).item();
-    tokens += y.numel();
-  }
-  return std::exp(loss / static_cast<double>(tokens));
-}
-
 /// The prefix and what the model writes after it.
 std::string continue_text(LanguageModel& model, const Vocab& vocab, const Config& config,
                           const Continuation& options) {
@@ -123,8 +103,6 @@ std::string continue_text(LanguageModel& model, const Vocab& vocab, const Config
 /// log p(line), the sum of log p(token | those before), and the perplexity.
 void print_score(LanguageModel& model, const Vocab& vocab, const Config& config,
                  const std::string& line, const std::string& where) {
-  const NoGrad no_grad;
-  model.eval();
   const Tokenizer tokenizer(config.level, config.clean);
   std::vector<std::int64_t> tokens = tokenizer.line_start(vocab);
   for (std::int64_t token : encode(tokenizer.line(line), vocab, where)) tokens.push_back(token);
@@ -133,12 +111,9 @@ void print_score(LanguageModel& model, const Vocab& vocab, const Config& config,
     fmt::print("{:>10} {:>10}  {}\n", "-", "-", line);
     return;
   }
-  LanguageModel::State state;
-  const Tensor all = column(tokens);
-  const Tensor logits = model(narrow(all, 0, 0, scored), state);
-  const double loss =
-      cross_entropy(logits, narrow(all, 0, 1, scored), {.reduction = Reduction::sum}).item();
-  fmt::print("{:10.2f} {:10.2f}  {}\n", -loss, std::exp(loss / static_cast<double>(scored)), line);
+  const double log_p = log_prob(model, tokens);
+  fmt::print("{:10.2f} {:10.2f}  {}\n", log_p, std::exp(-log_p / static_cast<double>(scored)),
+             line);
 }
 
 // --- Training -----------------------------------------------------------------------------------

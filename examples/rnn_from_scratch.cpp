@@ -136,6 +136,10 @@ int main(int argc, char** argv) {
     std::vector<std::int64_t> corpus = vocab.encode(characters);
     if (max_tokens > 0 && max_tokens < std::ssize(corpus))
       corpus.resize(static_cast<std::size_t>(max_tokens));
+    if (std::ssize(corpus) < (batch + 1) * steps)
+      throw ValueError(
+          fmt::format("{}: {} letters and spaces are too few for --batch {} --steps {}", text,
+                      corpus.size(), batch, steps));
     prefix = letters_only(prefix);
     if (prefix.empty()) throw ValueError("--prefix has no letters");
 

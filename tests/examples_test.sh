@@ -162,6 +162,7 @@ mistakes_get_one_clear_error() {
   refuses 2 "--lr: must be above 0, not nan" --lr nan
   refuses 2 "--cell: tree not in {rnn,gru,lstm}" train --cell tree
   refuses 2 "The following argument" --size 3
+  refuses 2 "there is no command 'learn' among train, generate, eval, score" learn --hidden 8
   UNROLL_NUM_THREADS=none refuses 1 "UNROLL_NUM_THREADS must be a number from 1 to 4096, not 'none'"
   refuses 1 "cannot read 'none.txt'" --text none.txt
   refuses 1 "cannot read 'latin.txt'" --text latin.txt
@@ -192,6 +193,8 @@ without_gnuplot_there_is_a_warning() {
 
 from_scratch_learns() {
   local sampling
+  program=rnn_from_scratch
+  refuses 1 "valid.txt: 800 letters and spaces are too few for --batch 32 --steps 35" --text valid.txt
   for sampling in sequential random; do
     "$programs/rnn_from_scratch" --text fox.txt --hidden 64 --batch 8 --steps 20 --epochs 60 \
       --max-tokens 4000 --sampling $sampling --prefix "the quick" >out 2>err
@@ -597,6 +600,68 @@ translate_names_what_is_wrong_in_its_files() {
   refuses 1 "eval: --pairs, or --source and --target" eval
   refuses 1 '--attention "dot" does not fit translate.safetensors, which has "none"' \
     --load translate.safetensors --epochs 2 --attention dot
+}
+
+ngram() { "$programs/ngram" "$@" --threads 1; }
+
+# of_order ORDER COLUMN: from the table of ngram; columns are the perplexities of train and valid
+of_order() {
+  sed -n "s/^order $1 ([^)]*) *//p" out | awk "{ print \$$2 }"
+}
+
+ngram_stands_beside_the_network() {
+  # Half of the lines are of the one kind, half of the other; which one it is the first word tells.
+  awk 'BEGIN { srand(1); for (i = 0; i < 500; ++i)
+    print rand() < 0.5 ? "ada sees the old river" : "bob sees the new bridge" }' >text
+  local options=(--hidden 48 --epochs 20 --batch 8 --steps 30 --lr 0.01 --quiet)
+  ngram --text text "${options[@]}" --log log.jsonl >out
+  local order
+  for order in 1 2 3; do
+    check "$(of_order $order 2) < $(of_order $((order - 1)) 2)" "order $order on what is held out"
+  done
+  check "$(of_order 0 2) > 8 && $(of_order 5 2) < 1.3" "perplexities"
+  check "$(values log.jsonl valid_perplexity_gru) < $(of_order 2 2)" "the network beside order 2"
+  check "$(values log.jsonl valid_perplexity_5) / $(of_order 5 2) < 1.01" "the log has the table"
+  grep -q "^ *500 'sees' *500 'sees the'" out || fail "the most frequent: $(cat out)"
+  ! command -v gnuplot >/dev/null || grep -q '</svg>' ngram.svg || fail "no plot"
+
+  # An order of two letters cannot know by the end of the line how it began; the network can.
+  ngram score "ada sees the old river" "ada sees the new bridge" "bridge new the sees ada" >out
+  [[ $(wc -l <out) == 4 ]] || fail "a line for each, and a title: $(cat out)"
+  check "$(awk 'NR == 2 { a = $7 } NR == 3 { b = $7 } NR == 4 { c = $7 } END { print a - b, b - c }' \
+    out | awk '{ print ($1 > 2) + ($2 > 2) }') == 2" "the network's log p: $(cat out)"
+  check "$(awk 'NR == 2 { a = $6 } NR == 4 { c = $6 } END { print a - c }' out) > 5" "order 5"
+  [[ $(printf 'ada\n\n' | ngram score | wc -l) == 3 ]] || fail "lines on stdin"
+}
+
+ngram_takes_a_model_of_language_model() {
+  language_model train "${adam[@]}" --valid valid.txt --save lm >out
+  check "$(language_model eval --load lm --text valid.txt | awk '{ print $2 }') > 1" "eval"
+  ngram --network lm --order 2 >out
+  local expected
+  expected=$(language_model eval --load lm --text valid.txt | awk '{ print $2 }')
+  check "$(awk '/^gru/ { print $5 }' out) / $expected - 1 < 0.005" "the same network: $(cat out)"
+  check "$(of_order 2 2) < $(of_order 0 2)" "the same text"
+  [[ $(ngram score "the lazy dog" | awk 'NR == 2 { print $4 }') == \
+    $(language_model score --load lm "the lazy dog" | awk '{ print $1 }') ]] || fail "other scores"
+  # Chinese, by characters.
+  awk 'BEGIN { for (i = 0; i < 200; ++i) print "他把伞放在门口" }' >zh
+  ngram --text zh --count char --hidden 16 --epochs 3 --batch 4 --steps 10 --lr 0.01 --quiet >out
+  grep -q "200 '他把'" out || fail "$(cat out)"
+  ngram score "他把伞放在门口" "门口放在把伞他" >out
+  check "$(awk 'NR == 2 { a = $3 } NR == 3 { b = $3 } END { print a - b }' out) > 5" "$(cat out)"
+  program=ngram
+  refuses 1 "cannot read 'none'" --text none
+  refuses 1 "cannot read 'none'" --network none
+  refuses 1 "cannot read 'zh'" score --load zh
+  refuses 2 "--epsilon: must be above 0, not 0" --epsilon 0
+  refuses 2 "--held-out: " --held-out 2
+  printf 'abc\n%.0s' {1..20} >short
+  refuses 1 "short: random_windows: a batch needs" --text short --plot ""
+  echo a >short
+  refuses 1 "short: the valid text has less than two tokens" --text short --plot ""
+  printf 'a\xff\n' >bad
+  refuses 1 "cannot read 'bad': line 1: invalid UTF-8" --text bad
 }
 
 "$2"

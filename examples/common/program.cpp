@@ -52,6 +52,20 @@ int run(CLI::App& app, int argc, char** argv, const std::function<int()>& body) 
 }
 
 void parse(CLI::App& app, std::vector<std::string> arguments) {
+  // CLI11 would only say that a command is missing.
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  const auto is_first = [&](const CLI::App* command) {
+    return command->get_name() == arguments.front();
+  };
+  if (!commands.empty() && !arguments.empty() && !arguments.front().starts_with('-') &&
+      std::none_of(commands.begin(), commands.end(), is_first)) {
+    std::string names;
+    for (const CLI::App* command : commands)
+      names += (names.empty() ? "" : ", ") + command->get_name();
+    throw CLI::ParseError(
+        fmt::format("there is no command '{}' among {}", arguments.front(), names),
+        CLI::ExitCodes::ExtrasError);
+  }
   std::reverse(arguments.begin(), arguments.end());  // what CLI11 asks for
   app.parse(std::move(arguments));
 }
