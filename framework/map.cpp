@@ -13,9 +13,18 @@ namespace {
 using kernels::ElementwiseFn;
 using kernels::Op;
 
-constexpr std::int64_t kBlock = 512;       // elements gathered at a time where strides demand it
-constexpr std::int64_t kParallel = 32768;  // elements from which several threads share the work
-constexpr int kOperands = 4;               // the result and up to three inputs
+constexpr std::int64_t kBlock = 512;     // elements gathered at a time where strides demand it
+constexpr std::int64_t kCopied = 32768;  // elements that one thread copies in one go
+constexpr int kOperands = 4;             // the result and up to three inputs
+
+/// How an instruction on n elements is shared between threads.
+struct Sharing {
+  Sharing(Op op, std::int64_t n)
+      : elements(kernels::kAdditionsPerThread / kernels::work(op)),
+        wake(n * kernels::work(op) >= kernels::kAdditionsWorthWaking) {}
+  std::int64_t elements;  ///< for each thread at least
+  bool wake;
+};
 
 template <class T>
 ElementwiseFn<T> kernel(Op op) {
@@ -111,7 +120,8 @@ void run_row(ElementwiseFn<T> f, std::int64_t n, T* const* p, const std::int64_t
 }
 
 template <class T>
-void run_loop(ElementwiseFn<T> f, Loop loop, T* const* base, const double* s, bool repeats) {
+void run_loop(Op op, Loop loop, T* const* base, const double* s, bool repeats) {
+  const ElementwiseFn<T> f = kernel<T>(op);
   loop.simplify();
   const std::int64_t rank = loop.sizes.size();
   const std::int64_t inner = loop.sizes[rank - 1];
@@ -134,16 +144,18 @@ void run_loop(ElementwiseFn<T> f, Loop loop, T* const* base, const double* s, bo
     }
   };
 
-  if (repeats || rows * inner < kParallel) {
+  const Sharing sharing(op, rows * inner);
+  if (repeats) {
     run_rows(0, rows, 0, inner);
   } else if (rows == 1) {
-    kernels::parallel_for(0, inner, kParallel / 2, [&](std::int64_t first, std::int64_t last) {
-      run_rows(0, 1, first, last);
-    });
+    kernels::parallel_for(
+        0, inner, sharing.elements,
+        [&](std::int64_t first, std::int64_t last) { run_rows(0, 1, first, last); }, sharing.wake);
   } else {
     kernels::parallel_for(
-        0, rows, std::max<std::int64_t>(1, kParallel / 2 / inner),
-        [&](std::int64_t first, std::int64_t last) { run_rows(first, last, 0, inner); });
+        0, rows, std::max<std::int64_t>(1, sharing.elements / inner),
+        [&](std::int64_t first, std::int64_t last) { run_rows(first, last, 0, inner); },
+        sharing.wake);
   }
 }
 
@@ -174,7 +186,7 @@ void map_into(const Tensor& out, Op op, std::initializer_list<const Tensor*> ope
     // Operands are only read; one array serves the result and them.
     for (const Tensor* x : operands) base[k++] = const_cast<T*>(read<T>(*x));
     base[0] = overwrite<T>(out);
-    run_loop<T>(kernel<T>(op), std::move(loop), base, s, repeats);
+    run_loop<T>(op, std::move(loop), base, s, repeats);
   });
 }
 
@@ -203,14 +215,14 @@ Tensor map(const char* name, Op op, std::initializer_list<const Tensor*> operand
     for (const Tensor* x : operands) in[k++] = read<T>(*x);
     T* y = overwrite<T>(out);
     const ElementwiseFn<T> f = kernel<T>(op);
-    if (n < kParallel) {
-      f(n, y, in[0], in[1], in[2], s);
-    } else {
-      kernels::parallel_for(0, n, kParallel / 2, [&](std::int64_t begin, std::int64_t end) {
-        const auto at = [&](const T* p) { return p ? p + begin : p; };
-        f(end - begin, y + begin, at(in[0]), at(in[1]), at(in[2]), s);
-      });
-    }
+    const Sharing sharing(op, n);
+    kernels::parallel_for(
+        0, n, sharing.elements,
+        [&](std::int64_t begin, std::int64_t end) {
+          const auto at = [&](const T* p) { return p ? p + begin : p; };
+          f(end - begin, y + begin, at(in[0]), at(in[1]), at(in[2]), s);
+        },
+        sharing.wake);
   });
   return out;
 }
@@ -220,7 +232,7 @@ void accumulate(const Tensor& out, const Tensor& x) { map_into(out, Op::add, {&o
 void copy_into(const Tensor& out, const Tensor& source) {
   if (out.dtype() == source.dtype()) {
     if (!trace && out.is_contiguous() && source.is_contiguous() && out.shape() == source.shape() &&
-        out.numel() < kParallel) {
+        out.numel() < kCopied) {
       void* to = overwrite(out);
       std::memmove(to, read(source), static_cast<std::size_t>(out.numel() * size_of(out.dtype())));
       return;

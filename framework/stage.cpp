@@ -16,8 +16,7 @@ using Kind = TracedValue::Kind;
 
 namespace {
 
-constexpr std::int64_t kBlock = 256;            ///< elements of a register: 1 or 2 KB of L1 cache
-constexpr std::int64_t kWorkPerThread = 16384;  ///< additions worth a thread: some 0.5 us
+constexpr std::int64_t kBlock = 256;  ///< elements of a register: 1 or 2 KB of L1 cache
 
 /// Asks for what the next block reads or writes: a short piece of each of many arrays, too short
 /// for the processor to see where it goes on.
@@ -96,15 +95,19 @@ void Stage::run_rows(const Array* arrays, std::int64_t rows) const {
     if (x.kind == Operand::Kind::splat) flat = false;
     if (x.kind == Operand::Kind::memory) flat = flat && arrays[x.array].stride == columns_;
   }
+  const bool wake = rows * columns_ * work_ >= kernels::kAdditionsWorthWaking;
   if (flat) {
     kernels::parallel_for(
-        0, rows * columns_, std::max(kBlock, kWorkPerThread / work_),
-        [&](std::int64_t first, std::int64_t last) { run_part<T>(arrays, 0, 1, first, last); });
+        0, rows * columns_, std::max(kBlock, kernels::kAdditionsPerThread / work_),
+        [&](std::int64_t first, std::int64_t last) { run_part<T>(arrays, 0, 1, first, last); },
+        wake);
   } else {
-    kernels::parallel_for(0, rows, std::max<std::int64_t>(1, kWorkPerThread / (work_ * columns_)),
-                          [&](std::int64_t first, std::int64_t last) {
-                            run_part<T>(arrays, first, last, 0, columns_);
-                          });
+    kernels::parallel_for(
+        0, rows, std::max<std::int64_t>(1, kernels::kAdditionsPerThread / (work_ * columns_)),
+        [&](std::int64_t first, std::int64_t last) {
+          run_part<T>(arrays, first, last, 0, columns_);
+        },
+        wake);
   }
 }
 
@@ -132,27 +135,6 @@ std::int64_t Stage::overwrites(int to, int from) const {
 
 // --- Assembling ----------------------------------------------------------------------------------
 
-namespace {
-
-/// How much longer than an addition.
-std::int64_t work_of(Op op) {
-  switch (op) {
-    case Op::exp:
-    case Op::log:
-    case Op::tanh:
-    case Op::sigmoid:
-    case Op::tanh_of_sum:
-    case Op::sigmoid_of_sum:
-    case Op::softplus: return 8;
-    case Op::pow:
-    case Op::sin:
-    case Op::cos: return 64;
-    default: return 1;
-  }
-}
-
-}  // namespace
-
 void Assembler::want(const std::vector<Window>& content, int array) {
   std::int64_t column = 0;
   for (const Window& w : content) {
@@ -174,7 +156,7 @@ Stage Assembler::assemble() {
       put(w.content.value, w.content.offset + at, w.array, w.column + at);
   if (stage_.operands_.size() > kMostOperands) throw TraceStop();
   reuse_registers();
-  for (const Stage::Instruction& i : stage_.code_) stage_.work_ += work_of(i.op);
+  for (const Stage::Instruction& i : stage_.code_) stage_.work_ += kernels::work(i.op);
   return std::move(stage_);
 }
 

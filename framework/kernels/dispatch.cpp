@@ -56,8 +56,10 @@ const Kernels& active() {
 
 namespace {
 
-/// Multiply-adds that a thread should have to do, so that it is worth waking: some 10 us.
-constexpr std::int64_t kWorkPerThread = 1 << 20;
+/// Multiply-adds that a thread should have to do: some 1 us; and in all, so that it is worth
+/// waking.
+constexpr std::int64_t kWorkPerThread = 1 << 17;
+constexpr std::int64_t kWorthWaking = 1 << 21;
 
 constexpr std::int64_t kRowGroup = 16;
 /// Rows of a time step: from so many on each thread takes some of the sequences, and finds their
@@ -75,16 +77,18 @@ void share(std::int64_t m, std::int64_t n, std::int64_t k, bool by_columns, std:
   const std::int64_t units = size < unit ? 1 : size / unit;
   const std::int64_t work_per_unit = m * n * k / size * unit + 1;
   const std::int64_t fewest = by_columns ? 1 : (kBatch / 2 + unit - 1) / unit;
-  parallel_for(0, units, std::max(fewest, (kWorkPerThread + work_per_unit - 1) / work_per_unit),
-               [&](std::int64_t first, std::int64_t last) {
-                 const std::int64_t begin = first * unit;
-                 const std::int64_t end = last < units ? last * unit : size;
-                 if (by_columns) {
-                   f(0, m, begin, end);
-                 } else {
-                   f(begin, end, 0, n);
-                 }
-               });
+  parallel_for(
+      0, units, std::max(fewest, (kWorkPerThread + work_per_unit - 1) / work_per_unit),
+      [&](std::int64_t first, std::int64_t last) {
+        const std::int64_t begin = first * unit;
+        const std::int64_t end = last < units ? last * unit : size;
+        if (by_columns) {
+          f(0, m, begin, end);
+        } else {
+          f(begin, end, 0, n);
+        }
+      },
+      m * n * k >= kWorthWaking);
 }
 
 }  // namespace

@@ -90,6 +90,27 @@ constexpr int arity(Op op) {
   }
 }
 
+/// How much longer an instruction takes than an addition, roughly.
+constexpr std::int64_t work(Op op) {
+  switch (op) {
+    case Op::exp:
+    case Op::log:
+    case Op::tanh:
+    case Op::sigmoid:
+    case Op::tanh_of_sum:
+    case Op::sigmoid_of_sum:
+    case Op::softplus: return 8;
+    case Op::pow:
+    case Op::sin:
+    case Op::cos: return 64;
+    default: return 1;
+  }
+}
+
+/// Additions that a thread should have to do: some 0.5 us; and in all, so that it is worth waking.
+inline constexpr std::int64_t kAdditionsPerThread = 1 << 14;
+inline constexpr std::int64_t kAdditionsWorthWaking = 1 << 17;
+
 /// Elements from one row to the next, of the result and of each operand.
 struct RowStrides {
   std::int64_t out = 0, a = 0, b = 0, c = 0;

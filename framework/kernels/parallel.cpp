@@ -92,6 +92,9 @@ class Pool {
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
+  /// Whether there are workers and none of them sleeps.
+  bool awake() const { return !workers_.empty() && asleep_.load(std::memory_order_relaxed) == 0; }
+
  private:
   static constexpr std::uint64_t kChunkMask = (std::uint64_t{1} << kMostChunks) - 1;
   static constexpr int kSpins = 3000;  // some 40 to 100 us: longer than what a time step does alone
@@ -223,7 +226,7 @@ FlushDenormals::~FlushDenormals() {
 }
 #endif
 
-void detail::parallel_run(std::int64_t begin, std::int64_t end, std::int64_t grain,
+void detail::parallel_run(std::int64_t begin, std::int64_t end, std::int64_t grain, bool wake,
                           void (*call)(void*, std::int64_t, std::int64_t), void* context) {
   if (begin >= end) return;
   const std::int64_t by_grain = (end - begin) / (grain < 1 ? 1 : grain);
@@ -236,7 +239,10 @@ void detail::parallel_run(std::int64_t begin, std::int64_t end, std::int64_t gra
   struct Release {
     ~Release() { pool_taken.store(false); }
   } release;
-  pool().run(begin, end, static_cast<int>(chunks), call, context);
+  if (wake || pool().awake())
+    pool().run(begin, end, static_cast<int>(chunks), call, context);
+  else
+    call(context, begin, end);
 }
 
 }  // namespace kernels

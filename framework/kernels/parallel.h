@@ -29,19 +29,22 @@ class FlushDenormals {
 };
 
 namespace detail {
-void parallel_run(std::int64_t begin, std::int64_t end, std::int64_t grain,
+void parallel_run(std::int64_t begin, std::int64_t end, std::int64_t grain, bool wake,
                   void (*call)(void*, std::int64_t, std::int64_t), void* context);
 }
 
 /// Calls f(first, last) on disjoint ranges that cover [begin, end), each of at least `grain`
 /// where possible, from several threads; returns when all are done. Runs in the calling thread
 /// when there is only one thread, too little work, when called from inside a parallel_for, or
-/// while another thread uses the pool. The first exception is rethrown. No allocation.
+/// while another thread uses the pool. Without `wake`, also when the workers are asleep: to wake
+/// one takes some microseconds, to share with one that has just worked a tenth of that. The first
+/// exception is rethrown. No allocation.
 template <class F>
-void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, F&& f) {
+void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, F&& f,
+                  bool wake = true) {
   using Fn = std::remove_reference_t<F>;
   detail::parallel_run(
-      begin, end, grain,
+      begin, end, grain, wake,
       [](void* context, std::int64_t first, std::int64_t last) {
         (*static_cast<Fn*>(context))(first, last);
       },
