@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "data/conll.h"
 #include "framework/memory.h"
 #include "framework/npy.h"
 #include "framework/safetensors.h"
@@ -56,6 +57,11 @@ TEST_CASE("errors: what no header holds is not written") {
                        "save_safetensors: the header has 100000032 bytes, 100000000 are allowed",
                        ValueError);
   CHECK(directory.names().empty());
+}
+
+TEST_CASE("errors: columns of CoNLL files count from 1") {
+  CHECK_THROWS_WITH_AS(parse_conll("a b\n", "a.conll", {.token_column = 0}),
+                       "parse_conll: columns count from 1, or from -1 backwards", ValueError);
 }
 
 TEST_CASE("errors: options of Recurrent are checked, each under its name") {
