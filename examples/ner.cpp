@@ -1,11 +1,9 @@
-// Finds names of persons and brands, or tags of any kind: a BiLSTM, with or without CRF, and an
-// HMM.
+// Finds names of persons and brands, or other tags: a BiLSTM, with or without CRF, beside an HMM.
 //
 //   ner                                                  learns the bundled sentences in seconds
 //   ner --language chinese --crf                         the same in Chinese, with a CRF
 //   ner --train FILE --dev FILE --test FILE              CoNLL files of yours
-//   ner tag "Marlow bought a Marlow yesterday"           what a saved model says of this, or of
-//   stdin
+//   ner tag "Marlow bought a Marlow yesterday."          what a saved model says of a line
 //
 // docs/examples/ner.md has the equations and all options.
 
@@ -208,7 +206,8 @@ void tag(const examples::Checkpoint& saved, const std::vector<std::string>& line
   const NoGrad no_grad;
   examples::for_each_line(lines, [&](const std::string& line, const std::string&) {
     const bool chinese = config.language == "chinese";
-    const TaggedSentence sentence{chinese ? split_characters(line) : split_words(line), {}, {}};
+    const TaggedSentence sentence{
+        chinese ? split_characters(line) : split_punctuation(line), {}, {}};
     if (sentence.tokens.empty()) return;
     const Dataset data = encode(config, vocabs, {sentence});
     auto tags = vocabs.tags.decode(tagger.best(data, pad_sequences(data.forms, 0))[0]);

@@ -214,7 +214,7 @@ sentiment_hears_what_order_and_negation_decide() {
       test_accuracy_bag)" "accuracy beside that of a bag of words, $language"
     grep -q "^test  *[0-9.]*%  *[0-9.]*%$" out || fail "no table: $(cat out)"
   done
-  printf 'the food was not bad\n\nthe film was not good\n' >lines
+  printf 'The food was not bad\n\nthe film was not good\n' >lines
   [[ $(sentiment classify --load english.st <lines | awk '{ print $1 }' | xargs) == \
     "positive - negative" ]] || fail "$(sentiment classify --load english.st <lines)"
   [[ $(sentiment classify --load chinese.st "电影不好") == 负面* ]] || fail "a Chinese sentence"
@@ -264,6 +264,39 @@ an_interrupted_training_goes_on_as_if_nothing_had_happened() {
     fail "the two runs differ"
   [[ $(sentiment classify --load whole.st "the food was bad") == \
     "$(sentiment classify --load parts.st "the food was bad")" ]] || fail "the two models differ"
+}
+
+cloze() { "$programs/cloze" "$@" --threads 1; }
+
+cloze_knows_more_from_both_sides() {
+  cloze --epochs 5 --hidden 48 --batch 8 --quiet --log story.jsonl --save story >out
+  check "$(values story.jsonl test_accuracy | tail -1) > 0.5" "accuracy from both sides"
+  check "$(values story.jsonl test_accuracy | tail -1) > 0.15 + $(values story.jsonl \
+    test_accuracy_left | tail -1)" "accuracy beside that from left to right"
+  check "$(values story.jsonl test_perplexity) < $(values story.jsonl test_perplexity_left)" \
+    "perplexity"
+  grep -q "^both sides  *[0-9.]*% *[0-9.]*$" out || fail "no table: $(cat out)"
+  cloze fill --load story "It w_s" >out
+  grep -q "^  blank   5   both sides: [a-z] 0.[0-9]*" out || fail "$(cat out)"
+
+  # The first word is told by the last one alone.
+  local i word
+  for i in {1..30}; do for word in cat dog sun sky; do echo "$word and $word"; done; done >twice
+  cloze --text twice --level word --epochs 12 --quiet --log twice.jsonl >out
+  check "$(values twice.jsonl test_accuracy | tail -1) == 1" "words told from the right"
+  check "$(values twice.jsonl test_accuracy_left | tail -1) < 0.8" "words untold from the left"
+  [[ $(cloze fill "___ and dog" "sun _ _" | grep -v blank) == "dog and dog
+sun and sun" ]] || fail "$(cloze fill "___ and dog" "sun _ _")"
+  [[ $(echo "_ and sky" | cloze fill | head -1) == "sky and sky" ]] || fail "lines on stdin"
+
+  program=cloze
+  refuses 1 "cannot read 'none'" --text none
+  head -9 twice >short
+  refuses 1 "short has less than ten lines" --text short
+  yes a | head -20 >same
+  refuses 1 "same has less than two kinds of tokens" --text same
+  refuses 1 "--level \"char\" does not fit cloze.safetensors, which has \"word\"" \
+    --load cloze.safetensors --level char --epochs 13
 }
 
 forecast() { "$programs/forecast" "$@" --threads 1; }
