@@ -293,7 +293,7 @@ sun and sun" ]] || fail "$(cloze fill "___ and dog" "sun _ _")"
   refuses 1 "cannot read 'none'" --text none
   head -9 twice >short
   refuses 1 "short has less than ten lines" --text short
-  yes a | head -20 >same
+  printf 'a\n%.0s' {1..20} >same
   refuses 1 "same has less than two kinds of tokens" --text same
   refuses 1 "--level \"char\" does not fit cloze.safetensors, which has \"word\"" \
     --load cloze.safetensors --level char --epochs 13

@@ -67,6 +67,7 @@ ENGLISH = {
     "NOBODY": ["nobody thought that", "i do not believe that"],
     "UNTRUE": ["it is not true that", "nobody could say that"],
     "space": " ",
+    "end": " .",
     "labels": {True: "positive", False: "negative"},
 }
 
@@ -87,6 +88,7 @@ CHINESE = {
     "NOBODY": ["没有人觉得", "我不相信"],
     "UNTRUE": ["谁也不能说", "不能说"],
     "space": "",
+    "end": "。",
     "labels": {True: "正面", False: "负面"},
 }
 
@@ -129,7 +131,7 @@ def write(path, rng, words, chosen, count, others):
     lines = []
     while len(lines) < count:
         label, text = sentence(rng, words, chosen[len(lines) % len(chosen)])
-        line = f"{label} {text}\n"
+        line = f"{label} {text}{words['end'] if rng.random() < 0.5 else ''}\n"
         if line not in others:
             others.add(line)
             lines.append(line)
