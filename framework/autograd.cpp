@@ -134,6 +134,10 @@ struct detail::Result final : Node {
   int k;
 };
 
+const detail::Node* detail::operation_of(const Node* node) {
+  return dynamic_cast<const Result*>(node) ? node->inputs[0].get() : node;
+}
+
 void detail::link_result(Node& operation, int k, const Tensor& value) {
   std::uint32_t total = 0;
   void* memory = allocate_node(sizeof(Result), 1, false, total);
@@ -284,6 +288,7 @@ struct Back::Sweep {
   PoolVector<Entry> entries;
   LeafPlaces leaves;
   const std::uint64_t id = next_sweep_id();
+  const bool watched = detail::watched();
 
   explicit Sweep(const std::vector<Tensor>& roots) {
     struct Visit {
@@ -505,6 +510,8 @@ struct Back::Sweep {
       settle(entry);
       add_transposed(entry);
       if (entry.grad.defined() || entry.has_results()) {
+        if (watched) [[unlikely]]
+          detail::arrived(node, entry.grad);
         if (node.hooks && entry.grad.defined()) run_hooks(node, entry.grad);
         if (to_leaves && node.keeps_grad && entry.grad.defined()) keep_grad(node, entry);
         if (entry.passes) {
@@ -516,6 +523,8 @@ struct Back::Sweep {
           Back back(entry.grad, node, *this);
           node.run(back);
         }
+        if (watched) [[unlikely]]
+          detail::passed(node);
         if (!entry.target) entry.grad = Tensor();
         if (entry.extra) entry.extra->results.clear();
       }
@@ -587,6 +596,8 @@ void Back::add(int i, Tensor g) {
                        node_.op, i, g.shape(), input.shape);
     g = sum_to(g, input.shape);
   }
+  if (sweep_.watched) [[unlikely]]
+    detail::added(node_, i, g);
   Sweep::finish(*entry);
   Sweep::add(entry->grad, std::move(g));
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "framework/tensor.h"
+#include "framework/watch.h"
 
 namespace unroll {
 
@@ -242,6 +243,8 @@ class Inputs {
 };
 
 bool any_requires_grad(const Inputs& inputs);
+/// The operation that a node is a result of, if that has several; otherwise the node itself.
+const Node* operation_of(const Node* node);
 /// Makes `value` result k of an operation.
 void link_result(Node& operation, int k, const Tensor& value);
 /// Memory for a node of `bytes` followed by its inputs and, if kept, saved tensors.
@@ -256,15 +259,18 @@ void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value,
 /// `value` must be new: a result of its own or a new view. `op` must be a string that stays.
 template <class Rule>
 Tensor record(const char* op, const detail::Inputs& inputs, Tensor value, Keep keep, Rule rule) {
-  if (!grad_enabled() || !detail::any_requires_grad(inputs)) return value;
-  using N = detail::OpNode<Rule>;
-  static_assert(alignof(N) <= 64);
-  const bool saves = keep.has_any_input();
-  std::uint32_t total = 0;
-  void* memory = detail::allocate_node(sizeof(N), inputs.size(), saves, total);
-  auto* node = new (memory) N(std::move(rule));
-  value.impl().node = detail::Ref<detail::Node>::adopt(node);
-  detail::link(*node, op, inputs, value, keep, sizeof(N), saves, total);
+  if (grad_enabled() && detail::any_requires_grad(inputs)) {
+    using N = detail::OpNode<Rule>;
+    static_assert(alignof(N) <= 64);
+    const bool saves = keep.has_any_input();
+    std::uint32_t total = 0;
+    void* memory = detail::allocate_node(sizeof(N), inputs.size(), saves, total);
+    auto* node = new (memory) N(std::move(rule));
+    value.impl().node = detail::Ref<detail::Node>::adopt(node);
+    detail::link(*node, op, inputs, value, keep, sizeof(N), saves, total);
+  }
+  if (detail::watched()) [[unlikely]]
+    detail::computed(op, inputs, value);
   return value;
 }
 
@@ -274,16 +280,19 @@ Tensor record(const char* op, const detail::Inputs& inputs, Tensor value, Keep k
 template <class Rule>
 void record_all(const char* op, const detail::Inputs& inputs, const Tensor* values, int count,
                 Keep keep, Rule rule) {
-  if (!grad_enabled() || !detail::any_requires_grad(inputs)) return;
-  using N = detail::OpNode<Rule>;
-  static_assert(alignof(N) <= 64);
-  const bool saves = keep.has_any_input();
-  std::uint32_t total = 0;
-  void* memory = detail::allocate_node(sizeof(N), inputs.size(), saves, total);
-  const auto node = detail::Ref<detail::Node>::adopt(new (memory) N(std::move(rule)));
-  detail::link(*node, op, inputs, values[0], keep, sizeof(N), saves, total);
-  values[0].impl().node = node;
-  for (int k = 1; k < count; ++k) detail::link_result(*node, k, values[k]);
+  if (grad_enabled() && detail::any_requires_grad(inputs)) {
+    using N = detail::OpNode<Rule>;
+    static_assert(alignof(N) <= 64);
+    const bool saves = keep.has_any_input();
+    std::uint32_t total = 0;
+    void* memory = detail::allocate_node(sizeof(N), inputs.size(), saves, total);
+    const auto node = detail::Ref<detail::Node>::adopt(new (memory) N(std::move(rule)));
+    detail::link(*node, op, inputs, values[0], keep, sizeof(N), saves, total);
+    values[0].impl().node = node;
+    for (int k = 1; k < count; ++k) detail::link_result(*node, k, values[k]);
+  }
+  if (detail::watched()) [[unlikely]]
+    for (int k = 0; k < count; ++k) detail::computed(op, inputs, values[k], k);
 }
 
 }  // namespace unroll

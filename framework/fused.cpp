@@ -622,6 +622,10 @@ FusedFunction::FusedFunction(Call call, int arguments, int results)
 FusedFunction::~FusedFunction() = default;
 
 void FusedFunction::operator()(const Tensor* arguments, Tensor* results) {
+  if (watched() && opens_chains()) [[unlikely]] {
+    call_(arguments, results);
+    return;
+  }
   const auto n = static_cast<std::size_t>(arguments_);
   const bool recording = grad_enabled();
   std::uint32_t differentiate = 0;

@@ -6,6 +6,7 @@
 #include "framework/internal.h"
 #include "framework/ops.h"
 #include "framework/trace.h"
+#include "framework/watch.h"
 
 namespace unroll {
 
@@ -33,6 +34,8 @@ namespace detail {
 // --- Lifetimes ----------------------------------------------------------------------------------
 
 Ref<Storage> Storage::make(std::int64_t bytes) {
+  if (watched()) [[unlikely]]
+    allocated(bytes);
   void* memory = pool_allocate(static_cast<std::size_t>(bytes + kHeader));
   auto* storage = new (memory) Storage;
   storage->bytes = bytes;
