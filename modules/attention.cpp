@@ -50,6 +50,7 @@ Attention::Attention(AttentionScore how, std::int64_t queries, std::int64_t keys
 
 AttentionMemory Attention::memory(const Tensor& keys, const Tensor& values,
                                   const Tensor& lengths) const {
+  const Scope here = scope();
   if (keys.dim() != 3 || keys.size(-1) != key_size || keys.size(0) == 0)
     fail<ShapeError>("Attention: keys must be [S, B, key_size = {}], but are {}", key_size,
                      keys.shape());
@@ -76,6 +77,7 @@ AttentionMemory Attention::memory(const Tensor& keys, const Tensor& lengths) con
 }
 
 AttentionResult Attention::operator()(const Tensor& q, const AttentionMemory& memory) const {
+  const Scope here = scope();
   const std::int64_t B = memory.values.size(0);
   if (q.dim() < 2 || q.dim() > 3 || q.size(-1) != query_size || q.size(-2) != B)
     fail<ShapeError>(

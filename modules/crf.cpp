@@ -122,6 +122,7 @@ void LinearChainCRF::check_tags(const Input& input, const Tensor& tags) const {
 
 Tensor LinearChainCRF::score(const Tensor& emissions, const Tensor& tags,
                              const Tensor& lengths) const {
+  const Scope here = scope();
   const Input input = checked(emissions, lengths);
   check_tags(input, tags);
   const std::int64_t T = emissions.size(0), B = emissions.size(1), K = num_tags;
@@ -150,6 +151,7 @@ Tensor LinearChainCRF::score(const Tensor& emissions, const Tensor& tags,
 std::vector<Tensor> LinearChainCRF::forward(const Input& input, const Scores& scores) const {
   std::vector<Tensor> alphas{scores.start + input.emissions[0]};
   for (std::int64_t t = 1; t < input.emissions.size(0); ++t) {
+    const Step time(t);
     const Tensor& alpha = alphas.back();
     Tensor next = logsumexp(unsqueeze(alpha, 2) + scores.transitions, 1) + input.emissions[t];
     alphas.push_back(input.padding.defined() ? where(input.padding[t], alpha, next) : next);
@@ -158,6 +160,7 @@ std::vector<Tensor> LinearChainCRF::forward(const Input& input, const Scores& sc
 }
 
 Tensor LinearChainCRF::log_partition(const Tensor& emissions, const Tensor& lengths) const {
+  const Scope here = scope();
   const Scores scores = allowed();
   return logsumexp(forward(checked(emissions, lengths), scores).back() + scores.end, 1);
 }

@@ -11,6 +11,9 @@ Dropout::Dropout(double probability) : p(probability) {
   if (!(p >= 0.0 && p < 1.0)) fail<ValueError>("Dropout: p must be in [0, 1), but is {}", p);
 }
 
-Tensor Dropout::operator()(const Tensor& x) const { return is_training() ? dropout(x, p) : x; }
+Tensor Dropout::operator()(const Tensor& x) const {
+  const Scope here = scope();
+  return is_training() ? dropout(x, p) : x;
+}
 
 }  // namespace unroll

@@ -27,6 +27,7 @@ Embedding::Embedding(std::int64_t count, std::int64_t dim, const EmbeddingOption
 }
 
 Tensor Embedding::operator()(const Tensor& indices) const {
+  const Scope here = scope();
   return embedding(weight, indices, padding_idx, sparse);
 }
 

@@ -22,6 +22,7 @@ LayerNorm::LayerNorm(const Shape& shape, const LayerNormOptions& options)
 }
 
 Tensor LayerNorm::operator()(const Tensor& x) const {
+  const Scope here = scope();
   const std::int64_t n = normalized_shape.size();
   bool fits = x.dim() >= n;
   Shape last;

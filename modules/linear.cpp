@@ -21,6 +21,7 @@ Linear::Linear(std::int64_t inputs, std::int64_t outputs, bool with_bias)
 }
 
 Tensor Linear::operator()(const Tensor& x) const {
+  const Scope here = scope();
   if (x.dim() < 1 || x.size(-1) != in_features)
     fail<ShapeError>("Linear: x must be [..., in_features = {}], but is {}", in_features,
                      x.shape());

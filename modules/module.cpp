@@ -216,6 +216,17 @@ void Module::to(DType dtype) {
   }
 }
 
+Scope Module::named_scope() const {
+  // A parameter "weight" that is known as "encoder.out.weight" is one of "encoder.out".
+  for (const auto& [own, tensor] : named_parameters()) {
+    const std::string name = detail::name_of(tensor.impl().node.get());
+    if (name == own) return Scope::at_path("");
+    if (name.ends_with("." + own))
+      return Scope::at_path(name.substr(0, name.size() - own.size() - 1));
+  }
+  return Scope(detail::type_name(typeid(*this)));
+}
+
 // --- Printing -----------------------------------------------------------------------------------
 
 namespace {

@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "framework/anomaly.h"
+#include "framework/scope.h"
 #include "framework/state.h"
 #include "framework/tensor.h"
 
@@ -72,6 +74,11 @@ class Module {
   /// after it. Throws DTypeError for i64.
   void to(DType dtype);
 
+  /// For those who look at what the tape does: what is computed while the result lives belongs to
+  /// this module. `const Scope here = scope();` is the first line of a forward pass. The scope is
+  /// named by the names that the looking object was given, otherwise by the type.
+  Scope scope() const { return detail::watched() ? named_scope() : Scope(); }
+
   /// The tree: a line per module (name, type, number of parameters) and per parameter (shape).
   std::string describe() const;
 
@@ -114,6 +121,7 @@ class Module {
     bool training = true;
   };
 
+  Scope named_scope() const;
   static std::shared_ptr<State> same_or_clone(const std::shared_ptr<State>& state);
   void add_child(const std::string& name, const std::shared_ptr<State>& state);
   void add_absorbed(const std::string& suffix, const std::shared_ptr<State>& state);
@@ -127,6 +135,10 @@ class Module {
 /// The parameters of several modules, each tensor once.
 template <class... Modules>
 std::vector<Tensor> parameters(const Modules&... modules);
+
+/// Throws AnomalyError (framework/anomaly.h) if a parameter of the module, or its gradient, holds a
+/// NaN or an infinity.
+inline void check_finite(const Module& module) { check_finite(module.named_parameters()); }
 
 /// Another module with the same values, modes and structure, and parameters of its own: they are
 /// leaves without a gradient; what is tied in the original is tied in the clone. Works for any

@@ -95,6 +95,7 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
     }
     for (std::int64_t k = 0; k < n; ++k) {
       const std::int64_t t = options.reverse ? n - 1 - k : k;
+      const Step step(first + t);
       links.pass(walker, done + k);
       outputs[static_cast<std::size_t>(first + t)] =
           walker.step(projected[t], mask.defined() ? &mask : nullptr);
@@ -220,6 +221,7 @@ Tensor walk_packed(Walker& walker, const Tensor& padded, const Packing& packing,
       ended.keep(walker, n);
       if (mask.defined()) mask = narrow(mask, 0, 0, n);
     }
+    const Step step(static_cast<std::int64_t>(k));
     links.pass(walker, static_cast<std::int64_t>(k));
     outputs.push_back(
         walker.step(narrow(projected, 0, row - first, n), mask.defined() ? &mask : nullptr));
@@ -288,6 +290,10 @@ std::string RecurrentBase::suffix(std::size_t cell) const {
   return fmt::format("_l{}{}", cell / directions, cell % directions == 1 ? "_reverse" : "");
 }
 
+Scope RecurrentBase::cell_scope(std::size_t cell) const {
+  return watched() ? Scope(suffix(cell).substr(1)) : Scope();
+}
+
 void RecurrentBase::require_single_cell() const {
   if (num_cells() != 1)
     fail<ValueError>(
@@ -323,6 +329,7 @@ Tensor same_dropout(const Tensor& x, double p) {
 
 Tensor RecurrentBase::run(const Tensor& xs, const Tensor& lengths, std::int64_t input_size,
                           const WalkerAt& walker) const {
+  const Scope here = scope();
   check_input(xs, true, input_size);
   check_rank(xs, 2);
   Tensor x = options_.batch_first ? transpose(xs, 0, 1) : xs;
@@ -340,12 +347,16 @@ Tensor RecurrentBase::run(const Tensor& xs, const Tensor& lengths, std::int64_t 
   const VariationalDropout same = is_training() ? options_.variational : VariationalDropout{};
 
   std::size_t i = 0;
+  const auto next = [&](const auto& packed, const ScanOptions& options) {
+    const Scope cell = cell_scope(i);
+    return walk(walker(i++), x, packed, options, same.recurrent);
+  };
   for (std::int64_t layer = 0; layer < options_.num_layers; ++layer) {
     if (layer > 0 && drop > 0.0) x = dropout(x, drop);
     x = same_dropout(x, same.input);
-    Tensor y = walk(walker(i++), x, packing, forward, same.recurrent);
+    Tensor y = next(packing, forward);
     if (options_.bidirectional) {
-      const Tensor back = walk(walker(i++), x, packing_reverse, reverse, same.recurrent);
+      const Tensor back = next(packing_reverse, reverse);
       y = options_.merge == Merge::sum ? y + back : concatenate({y, back}, -1);
     }
     x = y;
@@ -367,9 +378,11 @@ Tensor RecurrentBase::run_step(const Tensor& x, std::int64_t input_size,
         "{}: step: variational dropout draws one mask for a whole sequence: call eval() first",
         type_name(typeid(*this)));
   check_input(x, false, input_size);
+  const Scope here = scope();
   Tensor y = x;
   for (std::int64_t layer = 0; layer < options_.num_layers; ++layer) {
     if (layer > 0 && is_training() && options_.dropout > 0.0) y = dropout(y, options_.dropout);
+    const Scope layer_scope = cell_scope(static_cast<std::size_t>(layer));
     Walker& cell = walker(static_cast<std::size_t>(layer));
     const Tensor projected = cell.project(y);
     cell.start(x.size(0), state_dtype(projected));

@@ -7,7 +7,8 @@
 ///
 /// where State is a Tensor or a struct of them (cell_state.h). What a step puts out is the first
 /// tensor of its new state; a step that puts out something else returns {output, state} as a
-/// Step<State> or a std::pair<Tensor, State>. Three more functions are used where a cell has them:
+/// StepResult<State> or a std::pair<Tensor, State>. Three more functions are used where a cell has
+/// them:
 ///
 ///   Tensor project(const Tensor& xs) const;          what does not need the state, for many time
 ///                                                    steps at once; each of them for itself
@@ -33,7 +34,7 @@ namespace unroll {
 
 /// What one time step gives.
 template <class State>
-struct Step {
+struct StepResult {
   Tensor output;  ///< [B, ...], of this time step
   State state;    ///< what the next time step begins with
 };
@@ -67,16 +68,16 @@ struct ScanOptions {
 namespace detail {
 
 template <class State>
-Step<State> as_step(State next) {
+StepResult<State> as_step(State next) {
   Tensor output = first_tensor(next);
   return {std::move(output), std::move(next)};
 }
 template <class State>
-Step<State> as_step(std::pair<Tensor, State> next) {
+StepResult<State> as_step(std::pair<Tensor, State> next) {
   return {std::move(next.first), std::move(next.second)};
 }
 template <class State>
-Step<State> as_step(Step<State> next) {
+StepResult<State> as_step(StepResult<State> next) {
   return next;
 }
 
@@ -129,7 +130,7 @@ class CellWalker final : public Walker {
     }
   }
   Tensor step(const Tensor& x, const Tensor* mask) override {
-    Step<State> next = mask ? masked_step(x, *mask) : as_step<State>(cell_.step(x, *state));
+    StepResult<State> next = mask ? masked_step(x, *mask) : as_step<State>(cell_.step(x, *state));
     *state = std::move(next.state);
     return std::move(next.output);
   }
@@ -140,7 +141,7 @@ class CellWalker final : public Walker {
   std::optional<State> state;
 
  private:
-  Step<State> masked_step(const Tensor& x, const Tensor& mask) const {
+  StepResult<State> masked_step(const Tensor& x, const Tensor& mask) const {
     if constexpr (requires { as_step<State>(cell_.step(x, *state, mask)); }) {
       return as_step<State>(cell_.step(x, *state, mask));
     } else {
@@ -153,6 +154,14 @@ class CellWalker final : public Walker {
 
   const Cell& cell_;
 };
+
+template <class Cell>
+Scope scope_of(const Cell& cell) {
+  if constexpr (std::is_base_of_v<Module, Cell>)
+    return cell.scope();
+  else
+    return Scope();
+}
 
 /// The outputs of all time steps; afterwards the walker has the final state. xs: [T, ...].
 Tensor walk(Walker& walker, const Tensor& xs, const ScanOptions& options);
@@ -183,8 +192,9 @@ ScanResult<State> scan(const Cell& cell, const Tensor& xs, State state,
   static_assert(CellFor<Cell, State>,
                 "scan(cell, xs, state): the cell needs `State step(const Tensor& x, const State& "
                 "state) const`, where State is the type of `state`. It returns the new state, or "
-                "{output, state} as a Step<State> or a std::pair<Tensor, State>");
+                "{output, state} as a StepResult<State> or a std::pair<Tensor, State>");
   if constexpr (CellFor<Cell, State>) {
+    const Scope here = detail::scope_of(cell);
     detail::CellWalker<Cell, State> walker(cell, std::move(state));
     Tensor outputs = detail::walk(walker, xs, options);
     return {std::move(outputs), std::move(*walker.state)};
@@ -202,9 +212,10 @@ auto scan(const Cell& cell, const Tensor& xs, const ScanOptions& options = {}) {
     static_assert(CellFor<Cell, State>,
                   "scan(cell, xs): the cell needs `State step(const Tensor& x, const State& state) "
                   "const`, where State is what initial_state returns. It returns the new state, or "
-                  "{output, state} as a Step<State> or a std::pair<Tensor, State>");
+                  "{output, state} as a StepResult<State> or a std::pair<Tensor, State>");
     if constexpr (CellFor<Cell, State>) {
       detail::check_rank(xs, 2);
+      const Scope here = detail::scope_of(cell);
       detail::CellWalker<Cell, State> walker(cell, std::nullopt);
       Tensor outputs = detail::walk(walker, xs, options);
       return ScanResult<State>{std::move(outputs), std::move(*walker.state)};
@@ -261,6 +272,8 @@ class RecurrentBase : public Module {
   std::size_t place(std::int64_t layer, bool reverse) const;
   /// What stands behind the names of that cell's parameters: "_l0", "_l0_reverse", "_l1", ...
   std::string suffix(std::size_t cell) const;
+  /// The scope of a cell: "l0", "l0_reverse".
+  Scope cell_scope(std::size_t cell) const;
   /// Throws ValueError unless there is one layer in one direction.
   void require_single_cell() const;
   /// Throws ValueError unless there are no states or one per cell.
@@ -349,7 +362,7 @@ class Recurrent : public detail::RecurrentBase {
   /// One time step, for streaming. x: [B, input_size]; returns {output [B, H], state}. Throws
   /// ValueError for a bidirectional module, which needs the whole sequence, and in training for one
   /// with variational dropout, whose masks belong to one.
-  Step<State> step(const Tensor& x, const State& state = {}) const;
+  StepResult<State> step(const Tensor& x, const State& state = {}) const;
 
   /// What a walk begins with unless it is given: one per cell.
   State initial_state(std::int64_t batch) const;
@@ -390,7 +403,7 @@ auto Recurrent<Cell>::operator()(const Tensor& xs, const State& state, const Ten
 }
 
 template <class Cell>
-auto Recurrent<Cell>::step(const Tensor& x, const State& state) const -> Step<State> {
+auto Recurrent<Cell>::step(const Tensor& x, const State& state) const -> StepResult<State> {
   Walkers all = walkers(state);
   Tensor output =
       run_step(x, input_size(), [&](std::size_t i) -> detail::Walker& { return all[i]; });

@@ -5,7 +5,7 @@
 /// The model is a step: from the last tokens and a state to scores of the next tokens and the new
 /// state, for N hypotheses at once. It is a function or a module with a function `step`:
 ///
-///   Step<State> step(const Tensor& tokens, const State& state)      or a std::pair of both
+///   StepResult<State> step(const Tensor& tokens, const State& state)      or a std::pair of both
 ///
 ///     tokens  [N] of i64
 ///     state   whatever the model carries: a Tensor, or a value of tensors (cell_state.h). Each is
@@ -93,12 +93,12 @@ class ModelStepper final : public Stepper {
   static_assert(
       StepFor<Model, State>,
       "a search needs a function (const Tensor& tokens, const State& state), or an object "
-      "with such a `step`, that returns {scores, state} as a Step<State> or a "
+      "with such a `step`, that returns {scores, state} as a StepResult<State> or a "
       "std::pair<Tensor, State>, where State is the type of `state`");
 
   ModelStepper(const Model& model, State state) : model_(model), state_(std::move(state)) {}
   Tensor step(const Tensor& tokens) override {
-    Step<State> next = call(tokens);
+    StepResult<State> next = call(tokens);
     state_ = std::move(next.state);
     return std::move(next.output);
   }
@@ -107,7 +107,7 @@ class ModelStepper final : public Stepper {
   }
 
  private:
-  Step<State> call(const Tensor& tokens) const {
+  StepResult<State> call(const Tensor& tokens) const {
     if constexpr (requires { model_.step(tokens, state_); })
       return as_step<State>(model_.step(tokens, state_));
     else

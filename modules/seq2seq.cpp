@@ -15,6 +15,7 @@ Tensor decode(Stepper& decoder, const Tensor& tokens, double sampling_probabilit
   check_tokens("EncoderDecoder: target", tokens);
   std::vector<Tensor> scores;
   for (std::int64_t t = 0; t < tokens.size(0); ++t) {
+    const Step time(t);
     Tensor input = tokens[t];
     if (t > 0 && sampling_probability > 0.0) {
       const Tensor own = sample(scores.back().detach(), {}, generator);

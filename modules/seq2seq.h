@@ -10,7 +10,8 @@
 /// Encoded is any type. A decoder is a Module that makes a target of it, one token at a time:
 ///
 ///   State initial_state(const Encoded& encoded) const;
-///   Step<State> step(const Tensor& tokens, const State& state) const;    or std::pair of both
+///   StepResult<State> step(const Tensor& tokens, const State& state) const;    or std::pair of
+///   both
 ///
 /// tokens [B] of i64; output [B, V], the scores (logits) of the next tokens; State is a value of
 /// tensors [B, ...] (cell_state.h). That is all that greedy_search() and the others (search.h)
@@ -71,10 +72,11 @@ struct EncoderDecoder : Module {
   /// What the encoder returns.
   using Encoded = decltype(std::declval<const E&>()(std::declval<const Tensor&>(),
                                                     std::declval<const Tensor&>()));
-  static_assert(DecoderFor<D, Encoded>,
-                "EncoderDecoder: the decoder is a Module with `State initial_state(const Encoded& "
-                "encoded) const`, where Encoded is what the encoder returns, and `Step<State> "
-                "step(const Tensor& tokens, const State& state) const`");
+  static_assert(
+      DecoderFor<D, Encoded>,
+      "EncoderDecoder: the decoder is a Module with `State initial_state(const Encoded& "
+      "encoded) const`, where Encoded is what the encoder returns, and `StepResult<State> "
+      "step(const Tensor& tokens, const State& state) const`");
   /// What the decoder goes on with.
   using State = std::decay_t<decltype(std::declval<const D&>().initial_state(
       std::declval<const Encoded&>()))>;
@@ -232,7 +234,7 @@ struct RecurrentDecoder : Module {
   /// What the first step begins with.
   State initial_state(const EncoderResult<CellState>& encoded) const;
   /// tokens: [B] of i64; returns {logits [B, V], state}.
-  Step<State> step(const Tensor& tokens, const State& state) const;
+  StepResult<State> step(const Tensor& tokens, const State& state) const;
   /// tokens: [T, B] of i64; returns the logits [T, B, V].
   Tensor operator()(const Tensor& tokens, const State& state) const;
   /// What the steps look at: tokens [T, B] of i64, such as a target or what a search has found;
@@ -248,7 +250,7 @@ struct RecurrentDecoder : Module {
 
  private:
   /// One step without the output layer. x: [B, E]; returns {h [B, output_size], state}.
-  Step<State> advance(const Tensor& x, const State& state) const;
+  StepResult<State> advance(const Tensor& x, const State& state) const;
 
   std::int64_t directions_;  ///< of the encoder
 };
@@ -277,6 +279,7 @@ RecurrentEncoder<Cell>::RecurrentEncoder(Embedding e, Recurrent<Cell> r)
 template <class Cell>
 auto RecurrentEncoder<Cell>::operator()(const Tensor& source, const Tensor& lengths) const
     -> EncoderResult<CellState> {
+  const Scope here = scope();
   detail::check_tokens("RecurrentEncoder: source", source);
   auto [outputs, state] = rnn(embedding(source), {}, lengths);
   return {std::move(outputs), std::move(state), lengths};
@@ -353,7 +356,9 @@ auto RecurrentDecoder<Cell>::initial_state(const EncoderResult<CellState>& encod
 }
 
 template <class Cell>
-auto RecurrentDecoder<Cell>::advance(const Tensor& x, const State& state) const -> Step<State> {
+auto RecurrentDecoder<Cell>::advance(const Tensor& x, const State& state) const
+    -> StepResult<State> {
+  const Scope here = scope();
   State next = state;
   if (attention) {
     CellState top = state.rnn.back();
@@ -367,20 +372,23 @@ auto RecurrentDecoder<Cell>::advance(const Tensor& x, const State& state) const 
 }
 
 template <class Cell>
-auto RecurrentDecoder<Cell>::step(const Tensor& tokens, const State& state) const -> Step<State> {
+auto RecurrentDecoder<Cell>::step(const Tensor& tokens, const State& state) const
+    -> StepResult<State> {
   auto [h, next] = advance(embedding(tokens), state);
   return {linear(h, output_weight, output_bias), std::move(next)};
 }
 
 template <class Cell>
 Tensor RecurrentDecoder<Cell>::operator()(const Tensor& tokens, const State& state) const {
+  const Scope here = scope();
   detail::check_tokens("RecurrentDecoder: tokens", tokens);
   const Tensor xs = embedding(tokens);
   Tensor hs;
   if (attention) {
     std::vector<Tensor> list;
-    Step<State> now{{}, state};
+    StepResult<State> now{{}, state};
     for (std::int64_t t = 0; t < xs.size(0); ++t) {
+      const Step time(t);
       now = advance(xs[t], now.state);
       list.push_back(now.output);
     }

@@ -27,6 +27,7 @@ struct Sequential : Module {
 
   /// All layers, one after the other.
   Tensor operator()(const Tensor& x) const {
+    const Scope here = scope();
     Tensor y = x;
     for (const auto& layer : layers_) y = layer(y);
     return y;

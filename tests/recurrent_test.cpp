@@ -761,7 +761,7 @@ struct Pair {
 
 /// A state of one's own, and outputs as a Step.
 struct TwoSpeeds {
-  Step<Pair> step(const Tensor& x, const Pair& s) const {
+  StepResult<Pair> step(const Tensor& x, const Pair& s) const {
     const Pair next{s.fast * 0.5 + x, s.slow * 0.9 + x};
     return {next.fast - next.slow, next};
   }

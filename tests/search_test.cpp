@@ -316,7 +316,7 @@ TEST_CASE("search: a module with step() is a model, and nothing is recorded") {
     const GRU& gru;
     const Tensor& table;
     bool& recorded;
-    Step<GRU::State> step(const Tensor& tokens, const GRU::State& s) const {
+    StepResult<GRU::State> step(const Tensor& tokens, const GRU::State& s) const {
       auto next = gru.step(embedding(table, tokens), s);
       recorded = recorded || next.output.requires_grad();
       return {next.output, next.state};
