@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <deque>
 #include <limits>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "framework/check.h"
 #include "framework/ops.h"
 #include "framework/random.h"
+#include "framework/watch.h"
 
 namespace unroll {
 namespace {
@@ -246,6 +248,124 @@ std::string check_order_2(const Problem& problem, const GradcheckOptions& option
   return message;
 }
 
+// --- Whose fault it is --------------------------------------------------------------------------
+
+/// One operation on the tape, as it was done.
+struct Operation {
+  const char* op;
+  Tensor result;
+  Values value;
+  std::vector<Shape> shapes;   // of the inputs
+  std::vector<Values> inputs;  // none where an input is not on the tape
+};
+
+Values values_of(const Tensor& x) { return x.detach().to(DType::f64).to_vector<double>(); }
+
+/// Writes down all operations.
+class Recorder : public detail::Watcher {
+ public:
+  std::vector<Operation> operations;
+
+ private:
+  void computed(const char* op, const detail::Inputs& inputs, const Tensor& value, int) override {
+    if (!value.requires_grad()) return;
+    Operation done{op, value, values_of(value), {}, {}};
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      done.shapes.push_back(inputs[i].shape());
+      done.inputs.push_back(inputs[i].requires_grad() ? values_of(inputs[i]) : Values());
+    }
+    operations.push_back(std::move(done));
+  }
+};
+
+/// What the rule of one operation gives its inputs.
+class RuleListener : public detail::Watcher {
+ public:
+  explicit RuleListener(const Tensor& result) : node_(result.impl().node.get()) {}
+  std::vector<std::pair<std::size_t, Values>> gradients;  // by input
+
+ private:
+  void added(const detail::Node& node, int i, const Tensor& grad) override {
+    if (&node == node_) gradients.emplace_back(static_cast<std::size_t>(i), values_of(grad));
+  }
+  const detail::Node* node_;
+};
+
+/// A scalar product with the sum of the absolute values of its terms.
+struct Product {
+  double sum = 0.0, size = 0.0;
+  void add(const Values& weights, const Values& above, const Values& below, double distance) {
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      const double term = weights[i] * (above[i] - below[i]) / distance;
+      sum += term;
+      size += std::abs(term);
+    }
+  }
+};
+
+/// A variable that moves along a direction, and is put back in the end.
+class Moved {
+ public:
+  Moved(const Tensor& variable, const Tensor& direction)
+      : variable_(variable), start_(variable.detach().clone()), direction_(direction) {}
+  Moved(const Moved&) = delete;
+  Moved& operator=(const Moved&) = delete;
+  ~Moved() { put(start_); }
+  void move(double distance) { put(start_ + direction_ * distance); }
+
+ private:
+  void put(const Tensor& values) {
+    NoGrad no_grad;
+    variable_.copy_(values);
+  }
+  Tensor variable_, start_, direction_;
+};
+
+/// Looks at each operation by itself. All variables move a little along a random direction, and
+/// with them the operation's inputs x by dx and its result y by dy. For any weights g of the result
+/// its rule gives gradients with sum <gradient, dx> = <g, dy>, unless it is wrong. A line for each
+/// operation for which that is not so.
+std::string wrong_rules(const Problem& problem, const GradcheckOptions& options,
+                        Generator& generator) {
+  std::deque<Moved> moved;
+  for (const Variable& x : problem.variables)
+    moved.emplace_back(x.tensor, random_weights(x.tensor.shape(), generator));
+  const auto operations = [&](double distance) {
+    for (Moved& x : moved) x.move(distance);
+    Recorder recorder;
+    problem.f(problem.inputs);
+    return std::move(recorder.operations);
+  };
+  const std::vector<Operation> above = operations(options.eps), below = operations(-options.eps),
+                               here = operations(0.0);
+  if (above.size() != here.size() || below.size() != here.size()) return "";
+
+  std::string message;
+  for (std::size_t k = 0; k < here.size(); ++k) {
+    const Operation& op = here[k];
+    if (!is_floating(op.result.dtype()) || above[k].value.size() != op.value.size()) continue;
+    const Tensor g = random_weights(op.result.shape(), generator).to(op.result.dtype());
+    Product result, inputs;
+    result.add(values_of(g), above[k].value, below[k].value, 2.0 * options.eps);
+    {
+      RuleListener listener(op.result);
+      grad({op.result}, tensors_of(problem.variables),
+           {.create_graph = true, .grad_outputs = {g}, .allow_unused = true});
+      for (const auto& [i, gradient] : listener.gradients)
+        inputs.add(gradient, above[k].inputs[i], below[k].inputs[i], 2.0 * options.eps);
+    }
+    const double tolerance = 1e-7 + 1e-5 * (result.size + inputs.size);
+    if (std::abs(result.sum - inputs.sum) <= tolerance) continue;
+    std::string shapes;
+    for (const Shape& shape : op.shapes) shapes += (shapes.empty() ? "" : ", ") + to_string(shape);
+    add_line(message,
+             fmt::format("gradcheck: the rule of \"{}\" with inputs {} is wrong: along a random "
+                         "direction its gradient is {:.6g}, its value changes by {:.6g}",
+                         op.op, shapes, inputs.sum, result.sum));
+  }
+  return message;
+}
+
 }  // namespace
 
 std::string gradcheck_message(const GradcheckFunction& f, const std::vector<Tensor>& inputs,
@@ -269,6 +389,7 @@ std::string gradcheck_message(const GradcheckFunction& f, const std::vector<Tens
   problem.weights.requires_grad_();
 
   std::string message = check_order_1(problem, options);
+  if (!message.empty()) add_line(message, wrong_rules(problem, options, generator));
   if (options.order == 1 || !message.empty()) return message;
   return check_order_2(problem, options, generator);
 }

@@ -34,10 +34,12 @@ using GradcheckFunction = std::function<Tensor(const std::vector<Tensor>&)>;
 /// The inputs are contiguous leaves of f64; they are moved by eps and put back. No .grad changes.
 ///
 /// Returns "" if all is well, otherwise a line for each input that fails: it names the order, the
-/// input, the element that is farthest off, the analytic and the numeric value. Throws ValueError
-/// for an input that is none of what it must be, when no input requires a gradient, for a result
-/// that is not f64 or not the same twice, and for an order other than 1 and 2; GraphError under
-/// NoGrad.
+/// input, the element that is farthest off, the analytic and the numeric value. Where the gradient
+/// of order 1 is wrong, a line follows for each operation whose rule does not fit its own value:
+/// that is where to look. There is none if the fault is beside the tape, such as a detach(). Throws
+/// ValueError for an input that is none of what it must be, when no input requires a gradient, for
+/// a result that is not f64 or not the same twice, and for an order other than 1 and 2; GraphError
+/// under NoGrad.
 std::string gradcheck_message(const GradcheckFunction& f, const std::vector<Tensor>& inputs,
                               const GradcheckOptions& options = {});
 
