@@ -1,17 +1,20 @@
 #pragma once
 /// Pictures by gnuplot: plot.h and heatmap.h say what can be drawn.
 
+#include <functional>
 #include <string>
-#include <string_view>
+
+#include "framework/gnuplot.h"
 
 namespace examples {
 
-/// As gnuplot writes a string.
-std::string gnuplot_string(std::string_view text);
+using unroll::gnuplot_string;
 
-/// Draws into an SVG file of so many pixels what the gnuplot commands say; the file is complete or
-/// as it was before. Without gnuplot, or if it fails, there is a warning and no picture: returns
-/// whether there is one.
+/// As unroll::draw_svg; but without gnuplot, or if it fails, there is a warning and no picture:
+/// returns whether there is one.
 bool draw_svg(const std::string& path, int width, int height, const std::string& commands);
+
+/// Draws; an Error becomes a warning. Returns whether there was none.
+bool or_warn(const std::function<void()>& draw);
 
 }  // namespace examples

@@ -1,0 +1,18 @@
+#pragma once
+/// Other people's programs: Graphviz's dot, gnuplot. Not for users.
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace unroll::detail {
+
+/// Writes `path` by means of a program: puts `input` into a temporary file, runs the command that
+/// `command(input file, output file)` gives, and moves the output to `path`, which is complete or
+/// as it was before. Throws FileError that names the path and the reason.
+void write_by_program(
+    const std::string& path, const std::string& input,
+    const std::function<std::vector<std::string>(const std::string& from, const std::string& to)>&
+        command);
+
+}  // namespace unroll::detail

@@ -1,0 +1,77 @@
+#include "framework/gnuplot.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "framework/external.h"
+
+namespace unroll {
+
+std::string gnuplot_string(std::string_view text) {
+  std::string result = "'";
+  for (const char c : text) {
+    if (c == '\'') result += c;
+    result += c;
+  }
+  return result + "'";
+}
+
+void draw_svg(const std::string& path, int width, int height, const std::string& commands) {
+  const std::string script = fmt::format(
+      "set encoding utf8\n"
+      "set terminal svg size {},{} dynamic noenhanced font 'sans-serif,14' background 'white'\n{}",
+      width, height, commands);
+  detail::write_by_program(path, script, [](const std::string& from, const std::string& to) {
+    return std::vector<std::string>{
+        "gnuplot", "-e",
+        fmt::format("set output {}; load {}", gnuplot_string(to), gnuplot_string(from))};
+  });
+}
+
+namespace {
+
+/// What gnuplot does for one panel; `number` keeps the names of its data apart from the others'.
+std::string panel_script(const Panel& panel, std::size_t number) {
+  const auto& [options, curves] = panel;
+  std::string script;
+  auto out = std::back_inserter(script);
+  fmt::format_to(out,
+                 "set title {}\nset xlabel {}\nset ylabel {}\nset grid\nset key top right\n"
+                 "unset logscale\n{}{}",
+                 gnuplot_string(options.title), gnuplot_string(options.x_label),
+                 gnuplot_string(options.y_label),
+                 options.log_scale ? fmt::format("set logscale y {}\n", options.log_base) : "",
+                 options.log_x ? "set logscale x 10\n" : "");
+  const auto shorter = [](const Curve& a, const Curve& b) { return a.y.size() < b.y.size(); };
+  const auto longest = std::max_element(curves.begin(), curves.end(), shorter);
+  const bool single = longest != curves.end() && longest->y.size() == 1 && longest->x.empty();
+  script += single ? "set xrange [0:2]\n" : "set xrange [*:*]\n";
+  for (std::size_t i = 0; i < curves.size(); ++i) {
+    const Curve& curve = curves[i];
+    fmt::format_to(out, "$curve{}_{} << END\n", number, i);
+    for (std::size_t n = 0; n < curve.y.size(); ++n)
+      fmt::format_to(out, "{} {}\n", curve.x.empty() ? static_cast<double>(n + 1) : curve.x.at(n),
+                     curve.y[n]);
+    fmt::format_to(out, "END\n");
+  }
+  for (std::size_t i = 0; i < curves.size(); ++i)
+    fmt::format_to(out, "{} $curve{}_{} using 1:2 with {} title {}", i == 0 ? "plot" : ",", number,
+                   i,
+                   curves[i].points || curves[i].y.size() == 1 ? "points pointtype 7 pointsize 0.5"
+                                                               : "lines linewidth 2",
+                   gnuplot_string(curves[i].name));
+  return script + "\n";
+}
+
+}  // namespace
+
+void draw_curves(const std::string& path, const std::vector<Panel>& panels) {
+  std::string script;
+  if (panels.size() > 1) script = fmt::format("set multiplot layout {},1\n", panels.size());
+  for (std::size_t i = 0; i < panels.size(); ++i) script += panel_script(panels[i], i);
+  draw_svg(path, 720, panels.size() > 1 ? 320 * static_cast<int>(panels.size()) : 420, script);
+}
+
+}  // namespace unroll
