@@ -39,11 +39,7 @@ void Inspect::computed(const char*, const detail::Inputs& inputs, const Tensor& 
     if (leaf.order >= 0) leaf = Entry();  // an operation was at this address
     leaf.value = entry.inputs.back();
   }
-  if (const Node* operation = detail::operation_of(node); operation != node) {
-    entries_[operation] = entry;
-    entry.inputs = {};
-    entry.order = next_++;
-  }
+  if (detail::operation_of(node) != node) entry.inputs = {};  // its one input is the operation
   entries_[node] = std::move(entry);
 }
 

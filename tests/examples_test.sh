@@ -203,6 +203,13 @@ from_scratch_learns() {
   done
 }
 
+custom_operations_are_right_and_learn() {
+  "$programs/custom_op" --epochs 4 --threads 1 --quiet >out
+  grep -q "^softsign and leaky_sum: first and second derivatives are right" out || fail "$(cat out)"
+  grep -q 'the rule of "wrong_softsign" with inputs (5, 3) is wrong' out || fail "$(cat out)"
+  check "$(sed -n 's/after training: \([^ ]*\) .*/\1/p' out) > 90" "the accuracy after training"
+}
+
 sentiment() { "$programs/sentiment" "$@" --threads 1; }
 
 sentiment_hears_what_order_and_negation_decide() {
