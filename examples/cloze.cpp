@@ -1,7 +1,6 @@
 // Fills in blanks in a text from both sides with a bidirectional LSTM, beside a left-to-right one.
 //
 //   cloze                                                learns the bundled story
-//   cloze --language chinese                             the same in Chinese
 //   cloze --text FILE --level word                       words of a text of yours
 //   cloze fill "The f_rry was l_te."                     what a saved model makes of a line
 //
@@ -12,14 +11,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <map>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "common/options.h"
 #include "common/program.h"
 #include "common/tokenizer.h"
 #include "common/training.h"
@@ -44,15 +41,12 @@ struct Config {
     option("level", level, "what is blanked", IsMember({"char", "word"}));
     option("min-freq", min_freq, "a rarer token is <unk>, which is never asked for", at_least(1));
     option("embed", embed, "size of the token embedding", at_least(1));
-    option("hidden", hidden, "hidden size of each direction, and half of the left-to-right one",
-           at_least(1));
+    option("hidden", hidden, "hidden size of each direction; left to right: twice", at_least(1));
     option("dropout", dropout, "on embeddings and hidden states", at_least(0));
     option("noise", noise, "how often a token that is read is <unk> while learning", at_least(0));
     training.each(option);
   }
 };
-
-// --- The models ---------------------------------------------------------------------------------
 
 /// p(token_t | the others) from what an LSTM has read up to t - 1 from the left and, if it reads
 /// from both sides, another one down to t + 1 from the right: every token is a blank at once, as
@@ -114,52 +108,45 @@ std::pair<double, double> measure(const Filler& model, const Sequences& lines) {
   return {right / count, std::exp(loss / count)};
 }
 
-// --- Filling in ---------------------------------------------------------------------------------
-
 /// Whether a token stands for a blank: "_" or, among words, "___".
 bool is_blank(const std::string& token) { return token.find_first_not_of('_') == token.npos; }
 
-struct Filled {
-  std::vector<std::string> tokens;
-  std::map<std::size_t, std::string> found;  ///< by place: the most probable tokens of a blank
-};
-
 /// Fills all blanks in: each time the one about which the model is most certain, which the others
-/// then know.
-Filled fill(const Filler& model, const Vocab& vocab, const std::vector<std::string>& line) {
+/// then know. Returns, by place, the most probable tokens of each.
+std::map<std::size_t, std::string> fill(const Filler& model, const Vocab& vocab,
+                                        std::vector<std::string>& tokens) {
   const NoGrad no_grad;
-  Filled result{line, {}};
-  const auto blanks = std::count_if(line.begin(), line.end(), is_blank);
-  for (std::ptrdiff_t i = 0; i < blanks; ++i) {
-    const Tensor logits = model(pad_sequences({vocab.encode(result.tokens)}, 0));
+  std::map<std::size_t, std::string> found;
+  const auto blanks = std::count_if(tokens.begin(), tokens.end(), is_blank);
+  while (std::ssize(found) < blanks) {
+    const Tensor logits = model(pad_sequences({vocab.encode(tokens)}, 0));
     const Tensor p = softmax(narrow(logits, 2, 1, vocab.size() - 1));  // anything but <unk>
     const std::vector<double> most = max(p, {1, 2}).to(DType::f64).to_vector<double>();
-    std::size_t place = line.size();
-    for (std::size_t t = 0; t < line.size(); ++t)
-      if (is_blank(line[t]) && !result.found.contains(t) &&
-          (place == line.size() || most[t] > most[place]))
+    std::size_t place = tokens.size();
+    for (std::size_t t = 0; t < tokens.size(); ++t)
+      if (is_blank(tokens[t]) && !found.contains(t) &&
+          (place == tokens.size() || most[t] > most[place]))
         place = t;
-    std::multimap<double, std::int64_t, std::greater<>> order;
+    std::multimap<double, std::int64_t> order;
     for (std::int64_t k = 1; k < vocab.size(); ++k)
-      order.emplace(p[static_cast<std::int64_t>(place)][0][k - 1].item(), k);
+      order.emplace(-p[static_cast<std::int64_t>(place)][0][k - 1].item(), k);
     auto next = order.begin();
-    result.tokens[place] = vocab.token(next->second);
+    tokens[place] = vocab.token(next->second);
     for (int n = 0; n < 3 && next != order.end(); ++n, ++next)
-      result.found[place] += fmt::format("{} {:.2f}  ", vocab.token(next->second), next->first);
+      found[place] += fmt::format("{} {:.2f}  ", vocab.token(next->second), -next->first);
   }
-  return result;
+  return found;
 }
 
 void print_filled(const Models& models, const Vocab& vocab, const Config& config,
-                  const std::vector<std::string>& line) {
-  const Filled both = fill(models.both, vocab, line), left = fill(models.left, vocab, line);
-  fmt::print("{}\n", examples::Tokenizer(config.level, "none").join(both.tokens));
-  for (const auto& [place, best] : both.found)
+                  std::vector<std::string> line) {
+  std::vector<std::string> same = line;
+  const auto both = fill(models.both, vocab, line), left = fill(models.left, vocab, same);
+  fmt::print("{}\n", examples::Tokenizer(config.level, "none").join(line));
+  for (const auto& [place, best] : both)
     fmt::print("  blank {:>3}   both sides: {:<28} left to right: {}\n", place + 1, best,
-               left.found.at(place));
+               left.at(place));
 }
-
-// --- Commands -----------------------------------------------------------------------------------
 
 int train(const Config& config, const examples::Call& call, const examples::Checkpoint* saved) {
   const examples::Tokenizer tokenizer(config.level, "none");
