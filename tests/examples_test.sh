@@ -704,4 +704,47 @@ ngram_takes_a_model_of_language_model() {
   refuses 1 "cannot read 'bad': line 1: invalid UTF-8" --text bad
 }
 
+caption() { "$programs/caption" "$@" --threads 1; }
+
+caption_describes_combinations_that_it_has_not_seen() {
+  caption --count 3000 --epochs 12 --quiet --log log.jsonl >out
+  check "$(values log.jsonl unseen_exact | tail -1) > 0.3" "captions of unseen combinations"
+  check "$(values log.jsonl seen_exact | tail -1) > 0.2 + $(values log.jsonl seen_nearest)" \
+    "captions of seen combinations, beside those of the nearest pictures"
+  check "$(values log.jsonl unseen_nearest) == 0" "there is no such caption to look up"
+  grep -q "^unseen  *[0-9.]* %  *0.0 %$" out || fail "no table: $(cat out)"
+  ! command -v gnuplot >/dev/null || grep -q 'a small' caption_pictures.svg || fail "no pictures"
+}
+
+# npy FILE SHAPE BYTE...: an array of unsigned bytes
+npy() {
+  local file=$1 header
+  header="{'descr': '|u1', 'fortran_order': False, 'shape': ($2), }"
+  shift 2
+  printf '\x93NUMPY\x01\x00\x75\x00%-116s\n' "$header" >"$file"
+  # shellcheck disable=SC2059
+  printf "$(printf '\\x%02x' "$@")" >>"$file"
+}
+
+caption_takes_files() {
+  npy two.npy "2, 2, 2, 3" 255 0 0 255 0 0 0 0 0 0 0 0 0 0 255 0 0 255 0 0 0 0 0 0
+  printf 'red above\nblue above\n' >two
+  caption --pictures two.npy --captions two --epochs 60 --lr 0.01 --quiet --plot "" --gallery "" >out
+  [[ $(caption describe --pictures two.npy) == "$(cat two)" ]] || fail "$(cat out)"
+  program=caption
+  echo red >one
+  refuses 1 "'two.npy' has 2 pictures, but 'one' has 1 lines" --pictures two.npy --captions one
+  printf 'red\n\n' >one
+  refuses 1 "cannot read 'one': line 2: there is no caption" --pictures two.npy --captions one
+  refuses 1 "--pictures and --captions go together" --pictures two.npy
+  refuses 1 "cannot read 'one': " --pictures one --captions two
+  npy flat.npy "1, 4" 0 0 0 0
+  refuses 1 "cannot read 'flat.npy': expected an array (pictures, height, width, 3)" describe \
+    --pictures flat.npy
+  npy small.npy "1, 2, 4, 3" {1..24}
+  refuses 1 "'small.npy' has pictures of 24 numbers, but those to learn have 12" describe \
+    --pictures small.npy
+  refuses 2 "--pictures is required" describe
+}
+
 "$2"
