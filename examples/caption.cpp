@@ -96,7 +96,7 @@ struct Writer : Module {
   State initial_state(const Tensor& seen) const {
     return {tanh(start(mean(seen, 0))), attention.memory(seen)};
   }
-  Step<State> step(const Tensor& words, const State& state) const {
+  StepResult<State> step(const Tensor& words, const State& state) const {
     const Tensor context = attention(state.h, state.memory).context;
     const Tensor h = gru.step(concatenate({embedding(words), context}, -1), {state.h}).output;
     return {output(h), {h, state.memory}};
