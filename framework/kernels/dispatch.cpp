@@ -66,17 +66,20 @@ constexpr std::int64_t kRowGroup = 16;
 /// rows in its cache in every operation of every time step.
 constexpr std::int64_t kBatch = 16;
 
+/// Rows that a part of so many must have to be computed as the whole is.
+std::int64_t fewest_rows(std::int64_t m) { return m > kRowsInPlace ? kRowsInPlace + 1 : kRowGroup; }
+
 /// Shares C [m, n] out: calls f(first_row, last_row, first_column, last_column) on parts of it, cut
 /// into groups of rows or columns, the last one up to twice as large. With the right groups a part
 /// is computed to the same bits as in one piece.
 template <class F>
 void share(std::int64_t m, std::int64_t n, std::int64_t k, bool by_columns, std::int64_t row_group,
-           std::int64_t column_group, F&& f) {
+           std::int64_t column_group, std::int64_t fewest_rows, F&& f) {
   if (m <= 0 || n <= 0) return;
   const std::int64_t size = by_columns ? n : m, unit = by_columns ? column_group : row_group;
   const std::int64_t units = size < unit ? 1 : size / unit;
   const std::int64_t work_per_unit = m * n * k / size * unit + 1;
-  const std::int64_t fewest = by_columns ? 1 : (kBatch / 2 + unit - 1) / unit;
+  const std::int64_t fewest = by_columns ? 1 : (fewest_rows + unit - 1) / unit;
   parallel_for(
       0, units, std::max(fewest, (kWorkPerThread + work_per_unit - 1) / work_per_unit),
       [&](std::int64_t first, std::int64_t last) {
@@ -101,6 +104,7 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, Matrix
   const std::int64_t tiles = 8 * kernels.panel_columns;
   share(
       m, n, k, n >= m, n == 1 ? tiles : kRowGroup, m == 1 ? tiles : kernels.panel_columns,
+      fewest_rows(m),
       [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
         kernels.gemm(last_row - row, last_column - column, k,
                      {a.data + row * a.row_stride, a.row_stride, a.col_stride},
@@ -114,7 +118,7 @@ void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a,
                  T* c, std::int64_t ldc, bool accumulate, Addend<T> d) {
   const FloatKernels<T>& kernels = float_kernels<T>();
   share(
-      m, n, k, m < kBatch, 2, kernels.panel_columns,
+      m, n, k, m < kBatch, 2, kernels.panel_columns, kBatch / 2,
       [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
         kernels.gemm_packed(last_row - row, n, k,
                             {a.data + row * a.row_stride, a.row_stride, a.col_stride}, packed_b,
@@ -126,10 +130,12 @@ template <class T>
 void gemm_sum(std::int64_t m, std::int64_t n, const Term<T>* terms, std::int64_t count, T* c,
               std::int64_t ldc, bool accumulate) {
   const FloatKernels<T>& kernels = float_kernels<T>();
+  const std::int64_t tiles = 8 * kernels.panel_columns;  // as in gemm
   std::int64_t k = 0;
   for (std::int64_t t = 0; t < count; ++t) k += terms[t].k;
   share(
-      m, n, k, n >= m, kRowGroup, kernels.panel_columns,
+      m, n, k, n >= m, n == 1 ? tiles : kRowGroup, m == 1 ? tiles : kernels.panel_columns,
+      fewest_rows(m),
       [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
         kernels.gemm_sum(last_row - row, last_column - column, terms, count, row, column,
                          c + row * ldc + column, ldc, accumulate);

@@ -36,9 +36,8 @@ struct Gemm {
   static constexpr Index kBlockOfA = 224 * 1024 / static_cast<Index>(sizeof(T));
   // An inner dimension up to this one runs in one go when A needs no packing.
   static constexpr Index kMaxDepth = 2048;
-  // Up to so many rows of C it is faster to read B in place, where its rows are contiguous, than to
-  // pack it; and to take the dot products with its columns, where those are contiguous.
-  static constexpr Index kRowsInPlace = 256;
+  // Up to so many rows of C it is faster to take the dot products with the columns of B, where
+  // those are contiguous, than to pack it.
   static constexpr Index kRowsOfDots = 4;
 
   /// Whether rows so far apart compete for the same places in the L1 cache, and a panel is too

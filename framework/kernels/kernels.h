@@ -142,6 +142,10 @@ struct MatrixRef {
   std::int64_t col_stride;
 };
 
+/// Up to so many rows of C the second operand of a product may be read in place, where its rows are
+/// contiguous; from more rows on it is packed, and sums are taken in another order.
+inline constexpr std::int64_t kRowsInPlace = 256;
+
 /// One term A [m, k] B [k, n] of a sum of products.
 template <class T>
 struct Term {

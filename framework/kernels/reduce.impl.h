@@ -18,6 +18,15 @@ V load_padded(const T* x, std::int64_t count, T fill) {
   return V::load_aligned(padded);
 }
 
+/// 0, 1, 2, ... in the lanes.
+template <class V>
+[[gnu::always_inline]] inline V counting() {
+  using T = typename V::value_type;
+  alignas(64) static constexpr T numbers[16] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                8, 9, 10, 11, 12, 13, 14, 15};
+  return V::load_aligned(numbers);
+}
+
 /// The sum over i < n of a term; whole(i) gives the terms from i on, one per lane, and
 /// part(i, count) the same for the last `count` values, zero in the lanes behind them. Blocks of
 /// 4,096 are summed in vector lanes, the blocks in double.
@@ -63,14 +72,21 @@ T dot(std::int64_t n, const T* x, const T* y) {
 template <class T, class Arch>
 T exp_sum(std::int64_t n, const T* x, T shift, T* out) {
   using V = xsimd::batch<T, Arch>;
-  return blocked_sum<V>(
+  constexpr std::int64_t lanes = kLanes<V>;
+  const std::int64_t rest = n % lanes;
+  // Before anything is written, for out may be x.
+  const V last =
+      n < lanes || rest == 0 ? V(T(0)) : exp_of(V::load_unaligned(x + n - lanes) - V(shift));
+  const T total = blocked_sum<V>(
       n,
-      [=](std::int64_t i) {
+      [=](std::int64_t i) __attribute__((always_inline)) {
         const V y = exp_of(V::load_unaligned(x + i) - V(shift));
         if (out != nullptr) y.store_unaligned(out + i);
         return y;
       },
-      [=](std::int64_t i, std::int64_t count) {
+      [=](std::int64_t i, std::int64_t count) __attribute__((always_inline)) {
+        if (n >= lanes)
+          return xsimd::select(counting<V>() < V(static_cast<T>(lanes - count)), V(T(0)), last);
         alignas(64) T y[V::size];
         exp_of(load_padded<V>(x + i, count, shift) - V(shift)).store_aligned(y);
         if (out != nullptr) {
@@ -78,6 +94,8 @@ T exp_sum(std::int64_t n, const T* x, T shift, T* out) {
         }
         return load_padded<V>(y, count, T(0));
       });
+  if (out != nullptr && n > lanes && rest != 0) last.store_unaligned(out + n - lanes);
+  return total;
 }
 
 /// The smallest or the greatest of n values. A NaN replaces any value and is replaced by none,
@@ -100,7 +118,9 @@ T extremum(std::int64_t n, const T* x) {
     });
   }
   for (; i + lanes <= n; i += lanes) best[0] = better(best[0], V::load_unaligned(x + i));
-  if (i < n) best[1] = better(best[1], load_padded<V>(x + i, n - i, identity));
+  if (i < n)  // a value may be looked at twice, and nothing has to wait for a store
+    best[1] = better(best[1], n < lanes ? load_padded<V>(x + i, n - i, identity)
+                                        : V::load_unaligned(x + n - lanes));
   alignas(64) T values[V::size];
   better(better(best[0], best[1]), better(best[2], best[3])).store_aligned(values);
   T result = values[0];
