@@ -747,4 +747,89 @@ caption_takes_files() {
   refuses 2 "--pictures is required" describe
 }
 
+bptt() { "$programs/bptt" "$@" --threads 1; }
+
+# entry NAME COLUMN: of a table that is in `out`
+entry() {
+  awk -v name="$1" -v column="$2" '$1 == name { print $column; exit }' out
+}
+
+bptt_by_hand_equals_the_tape() {
+  bptt --parts gradients norms --length 60 --hidden 32 >out
+  for gradient in dL/dW_ih dL/dW_hh dL/db_ih dL/db_hh dL/dW dL/db dL/dh_t dL/dx_t; do
+    check "$(awk -v name=$gradient '$1 == name { print $(NF - 2) }' out) > 1e-6" "the norm of $gradient"
+    check "$(awk -v name=$gradient '$1 == name { print $NF }' out) < 1e-14" "$gradient, by hand and by the tape"
+  done
+  # Vanishes, fades, explodes: by cell and radius, at the largest distance.
+  last() { awk -v cell=$1 -v radius=$2 '$1 == cell && $2 == radius { print $NF }' out; }
+  check "$(last RNN 0.5) < 1e-15 && $(last RNN 1) > 1e-4 && $(last RNN 1) < 1 && $(last RNN 1.5) > 5" \
+    "the RNN's gradient at a distance"
+  check "$(last GRU 0.5) < 1e-9 && $(last LSTM 0.5) < 1e-9" "the gradient of GRU and LSTM"
+  ! command -v gnuplot >/dev/null || grep -q '</svg>' bptt_norms.svg || fail "no plot"
+  ! command -v gnuplot >/dev/null || grep -q '</svg>' bptt_heatmap.svg || fail "no heatmap"
+  bptt --parts norms --length 60 --hidden 32 --forget-bias 4 >out
+  check "$(last LSTM 0.5) > 0.01" "the gradient of an LSTM with open forget gates"
+}
+
+bptt_shows_what_truncation_and_clipping_do() {
+  bptt --parts truncation clipping --length 30 --hidden 32 --truncate 5 --epochs 8 --clip-epochs 25 \
+    --quiet --log bptt.jsonl >out
+  check "$(entry full 2) < 0.1667 / 10" "the loss with the full gradient"
+  check "$(entry random 2) < 0.1667 / 2" "the loss with randomly truncated gradients"
+  check "$(entry full 2) < $(entry truncated 2)" "truncation costs"
+  check "$(entry truncated 4) < 0.7 * $(entry full 4)" "the memory of truncated backpropagation"
+  check "$(entry clipped 2) < 0.13" "the loss with clipping"
+  check "$(values bptt_clipping.jsonl clipped_norm | head -1) > 10" "gradients explode"
+  [[ $(entry unclipped 2) == diverged ]] || check "$(entry unclipped 2) > $(entry clipped 2) + 0.02" \
+    "the loss without clipping"
+  ! command -v gnuplot >/dev/null || grep -q '</svg>' bptt_clipping.svg || fail "no plot"
+  bptt train --load bptt_truncation.safetensors --epochs 9 --quiet >out
+  check "$(entry full 2) < 0.1667 / 10" "it goes on"
+  program=bptt
+  refuses 2 "--parts: tree not in {gradients,norms,truncation,clipping}" --parts tree
+  refuses 1 "Recurrent: random_truncate must be in [0, 1), but is 1" --parts truncation --random-truncate 1
+  refuses 1 "bptt_clipping.safetensors has had its 25 epochs" --load bptt_clipping.safetensors
+}
+
+custom_cell() { "$programs/custom_cell" "$@" --threads 1; }
+
+custom_cell_learns_beside_the_gru() {
+  custom_cell --text fox.txt --hidden 32 --layers 2 --steps 30 --batches 20 --epochs 8 --lr 0.01 \
+    --quiet --log log.jsonl >out
+  for cell in gru mingru; do
+    check "$(values log.jsonl ${cell}_perplexity) < 1.5" "the perplexity of a $cell"
+    check "$(values log.jsonl ${cell}_tokens_per_second) > 0" "the speed of a $cell"
+    grep -q "^$cell  *[0-9,]*  *[0-9.]*  *[0-9,]*  *[0-9.]*$" out || fail "no table: $(cat out)"
+  done
+  [[ $(custom_cell generate --prefix "the quick" --length 10 | grep -c "^the quick brown fox$") == 2 ]] ||
+    fail "they write: $(custom_cell generate --prefix "the quick" --length 10)"
+  check "$(awk '/^struct MinGRUCell/,/^};/' "$root/examples/custom_cell.cpp" | wc -l) < 25" \
+    "the lines of the cell"
+  program=custom_cell
+  echo short >short.txt
+  refuses 1 "short.txt has 6 characters, too few for --steps 64" --text short.txt
+  refuses 1 "--prefix: a character or more to continue" generate --prefix ""
+  refuses 1 "cannot read 'none.txt'" --text none.txt
+}
+
+# Whoever adds an example adds its page, its entry in README and its picture in the gallery.
+every_example_is_in_the_lists() {
+  local name page list gallery=$root/docs/examples/README.md
+  list=$("$root/examples/run" --list)
+  for name in "$root"/examples/*.cpp; do
+    name=$(basename "$name" .cpp)
+    page=$(sed -n "s|^- \\[$name\\](\\(docs/[^)]*\\.md\\)): .*|\\1|p" "$root/README.md")
+    [[ -n $page && -s $root/$page ]] || fail "README has no page of $name: $page"
+    grep -q "\[$name\]([^)]*$(basename "$page"))" "$gallery" || fail "the gallery has no $name"
+    grep -q "examples/run $name" "$gallery" || fail "the gallery has no command for $name"
+    grep -q "^  $name  *[A-Z]" <<<"$list" || fail "examples/run does not list $name"
+  done
+  local picture
+  for page in "$root"/docs/examples/*.md; do
+    while read -r picture; do
+      grep -q '</svg>' "$(dirname "$page")/$picture" || fail "$page: there is no $picture"
+    done < <(grep -o '!\[[^]]*\]([^)]*\.svg)' "$page" | sed 's/.*(//; s/)//')
+  done
+}
+
 "$2"
