@@ -110,9 +110,8 @@ void accumulate(const Tensor& out, const Tensor& x);
 bool is_exclusive(const Tensor& x);
 
 /// The matrix b [k, n], or the transpose of b [n, k], in the layout of kernels::gemm_packed, or
-/// null if it is to be read as it is. A matrix that is multiplied a second time without having been
-/// written in between, as a weight is in every time step, is packed once and the copy kept until
-/// the next write.
+/// null if it is to be read as it is. A weight, and a matrix that is multiplied a second time
+/// without having been written in between, is packed once and the copy kept until the next write.
 template <class T>
 const T* packed(const Tensor& b, bool transposed);
 

@@ -7,8 +7,9 @@
 
 namespace unroll::detail {
 
-/// One matrix seen in a storage; its packed copy follows once it is seen a second time. A storage
-/// has a list of them, since a weight is multiplied as it is and, in the backward, transposed.
+/// One matrix seen in a storage; its packed copy follows once it is seen a second time, or at once
+/// if it is a weight. A storage has a list of them, since a weight is multiplied as it is and, in
+/// the backward, transposed.
 struct Packed {
   std::int64_t offset, rows, columns, row_stride, column_stride;
   Packed* next;
@@ -34,6 +35,14 @@ int length(const Packed* list) {
 }
 
 std::atomic_ref<Packed*> list_of(Storage& storage) { return std::atomic_ref(storage.packed); }
+
+/// A leaf that requires a gradient, or the transpose of one. It is packed when it is first seen: it
+/// will be multiplied again; and a product with packed panels may differ in the last bits from one
+/// without, so that training would depend on who multiplied first after a checkpoint was loaded.
+bool is_weight(const TensorImpl& b) {
+  const Node* node = b.node.get();
+  return node && (node->leaf || (node->is_transpose && node->inputs[0]->leaf));
+}
 
 Packed* find(Packed* list, const TensorImpl& b, bool transposed) {
   while (list && !list->is(b, transposed)) list = list->next;
@@ -66,7 +75,7 @@ const T* packed(const Tensor& b, bool transposed) {
                                                        nullptr,
                                                        0};
     list_of(*impl.storage).store(entry, std::memory_order_release);
-    return nullptr;
+    if (!is_weight(impl)) return nullptr;
   }
   void* panels = entry->panels.load(std::memory_order_relaxed);
   if (!panels) {
