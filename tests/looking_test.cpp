@@ -188,7 +188,9 @@ TEST_CASE("explain_backward: every step with its formula and its numbers") {
                        "explain_backward: the tensor of shape () is not on the tape", GraphError);
 }
 
-TEST_CASE("explain_backward: what is large has a shape and a norm, and so has an operation of one's own") {
+TEST_CASE(
+    "explain_backward: what is large has a shape and a norm, and so has an operation of one's "
+    "own") {
   const Tensor x = leaf(ones({4, 4}));
   const auto twice = [](const Tensor& t) {
     return record("twice", {t}, t.detach() * 2.0, Keep::none,
