@@ -38,10 +38,10 @@ std::string panel_script(const Panel& panel, std::size_t number) {
   std::string script;
   auto out = std::back_inserter(script);
   fmt::format_to(out,
-                 "set title {}\nset xlabel {}\nset ylabel {}\nset grid\nset key top right\n"
+                 "set title {}\nset xlabel {}\nset ylabel {}\nset grid\nset key {}\n"
                  "unset logscale\n{}{}",
                  gnuplot_string(options.title), gnuplot_string(options.x_label),
-                 gnuplot_string(options.y_label),
+                 gnuplot_string(options.y_label), options.legend,
                  options.log_scale ? fmt::format("set logscale y {}\n", options.log_base) : "",
                  options.log_x ? "set logscale x 10\n" : "");
   const auto shorter = [](const Curve& a, const Curve& b) { return a.y.size() < b.y.size(); };
