@@ -147,7 +147,8 @@ class Curves {
                          .x_label = x_label,
                          .y_label = "norm",
                          .log_scale = true,
-                         .log_base = 10},
+                         .log_base = 10,
+                         .legend = "below"},  // gradients can be large at either end
                         curves}});
   }
 
