@@ -60,16 +60,22 @@ void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t l
         T* first = static_cast<T*>(array.data) + row * array.stride + x.column;
         if (x.kind == Operand::Kind::memory) {
           at[i] = first + column;
-          if (column + width < last_column)
-            prefetch(at[i] + width, rows, n, array.stride);
-          else if (row + rows < last_row)
-            prefetch(first + rows * array.stride, rows, n, array.stride);
         } else {
           for (std::int64_t r = 0; r < rows; ++r)
             std::fill_n(at[i] + r * width, n, first[r * array.stride]);
         }
       }
-      for (const Instruction& i : code_) {
+      const bool wraps = column + width >= last_column;
+      std::size_t asked = 0;
+      for (std::size_t k = 0; k < code_.size(); ++k) {
+        for (; asked < operands_.size() * (k + 1) / code_.size(); ++asked) {
+          const Operand& x = operands_[asked];
+          if (x.kind != Operand::Kind::memory || (wraps && row + rows >= last_row)) continue;
+          const std::int64_t s = arrays[x.array].stride;
+          prefetch(wraps ? at[asked] - (column - first_column) + rows * s : at[asked] + width, rows,
+                   n, s);
+        }
+        const Instruction& i = code_[k];
         const auto run = kernels[static_cast<std::size_t>(i.op)];
         T* to = at[i.to];
         const T *a = at[i.in[0]], *b = at[i.in[1]], *c = at[i.in[2]];
