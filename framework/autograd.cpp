@@ -602,6 +602,13 @@ void Back::add(int i, Tensor g) {
   Sweep::add(entry->grad, std::move(g));
 }
 
+Tensor Back::take(int i) {
+  auto* entry = sweep_.find(node_.inputs[i].get());
+  if (!entry || !entry->wanted || entry->placed || sweep_.watched || create_graph()) return Tensor();
+  Sweep::finish(*entry);
+  return std::exchange(entry->grad, Tensor());
+}
+
 bool Back::puts_off(int i) const {
   const Sweep::Entry* entry = sweep_.find(node_.inputs[i].get());
   if (!entry || !entry->wanted || create_graph()) return false;

@@ -16,7 +16,9 @@ using Kind = TracedValue::Kind;
 
 namespace {
 
-constexpr std::int64_t kBlock = 256;  ///< elements of a register: 1 or 2 KB of L1 cache
+/// Elements of a register: 2 KB of the L1 cache.
+template <class T>
+constexpr std::int64_t kBlock = 2048 / static_cast<std::int64_t>(sizeof(T));
 
 /// Asks for what the next block reads or writes: a short piece of each of many arrays, too short
 /// for the processor to see where it goes on.
@@ -33,17 +35,17 @@ template <class T>
 void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t last_row,
                      std::int64_t first_column, std::int64_t last_column) const {
   const auto& kernels = kernels::float_kernels<T>().elementwise;
-  const std::int64_t width = std::min(kBlock, last_column - first_column);
+  const std::int64_t width = std::min(kBlock<T>, last_column - first_column);
   const std::int64_t height =
-      width == last_column - first_column ? std::min(kBlock / width, last_row - first_row) : 1;
+      width == last_column - first_column ? std::min(kBlock<T> / width, last_row - first_row) : 1;
   T* registers = static_cast<T*>(
       kernels::scratch(kernels::Scratch::registers,
-                       operands_.size() * static_cast<std::size_t>(kBlock) * sizeof(T)));
+                       operands_.size() * static_cast<std::size_t>(kBlock<T>) * sizeof(T)));
   T* at[kMostOperands];
   std::int64_t stride[kMostOperands];
   for (std::size_t i = 0; i < operands_.size(); ++i) {
     const Operand& x = operands_[i];
-    at[i] = registers + static_cast<std::int64_t>(i) * kBlock;
+    at[i] = registers + static_cast<std::int64_t>(i) * kBlock<T>;
     stride[i] = x.kind == Operand::Kind::memory ? arrays[x.array].stride : width;
     if (x.kind == Operand::Kind::constant)
       std::fill_n(at[i], height * width, static_cast<T>(x.number));
@@ -104,7 +106,7 @@ void Stage::run_rows(const Array* arrays, std::int64_t rows) const {
   const bool wake = rows * columns_ * work_ >= kernels::kAdditionsWorthWaking;
   if (flat) {
     kernels::parallel_for(
-        0, rows * columns_, std::max(kBlock, kernels::kAdditionsPerThread / work_),
+        0, rows * columns_, std::max(kBlock<T>, kernels::kAdditionsPerThread / work_),
         [&](std::int64_t first, std::int64_t last) { run_part<T>(arrays, 0, 1, first, last); },
         wake);
   } else {

@@ -16,18 +16,20 @@ kernels::MatrixRef<T> matrix(const Tensor& x) {
   return {detail::read<T>(x), x.strides()[r - 2], x.strides()[r - 1]};
 }
 
-/// [m, k] x [k, n], or [n, k] read transposed, by kernel. `bias`, where there is one, is added:
-/// [n] to each row, or [m, n].
-Tensor multiply_matrices(const Tensor& a, const Tensor& b, bool transposed,
-                         const Tensor& bias = Tensor()) {
+/// out = [m, k] x [k, n], or [n, k] read transposed, by kernel. `bias`, where there is one, is
+/// added: [n] to each row, or [m, n], which may be `out` itself.
+void multiply_matrices(const Tensor& a, const Tensor& b, bool transposed, const Tensor& bias,
+                       Tensor& out) {
   const std::int64_t m = a.shape()[0], k = a.shape()[1], n = b.shape()[!transposed];
-  Tensor out = detail::make({m, n}, a.dtype());
-  if (m == 0 || n == 0) return out;
+  if (m == 0 || n == 0) return;
   detail::dispatch_floating(a.dtype(), [&]<class T>(T) {
-    T* c = detail::overwrite<T>(out);
-    const Tensor added = bias.defined() ? detail::dense(bias) : Tensor();
     kernels::Addend<T> d;
-    if (bias.defined()) d = {detail::read<T>(added), added.dim() == 1 ? 0 : n};
+    Tensor added = bias;
+    if (bias.defined()) {
+      if (bias.strides().back() != 1) added = detail::dense(bias);
+      d = {detail::read<T>(added), added.dim() == 1 ? 0 : added.strides()[0]};
+    }
+    T* c = detail::overwrite<T>(out);
     kernels::MatrixRef<T> rb = matrix<T>(b);
     if (transposed) std::swap(rb.row_stride, rb.col_stride);
     const T* panels = k > 0 ? detail::packed<T>(b, transposed) : nullptr;
@@ -36,7 +38,27 @@ Tensor multiply_matrices(const Tensor& a, const Tensor& b, bool transposed,
     else
       kernels::gemm<T>(m, n, k, matrix<T>(a), rb, c, n, false, d);
   });
+}
+
+Tensor multiply_matrices(const Tensor& a, const Tensor& b, bool transposed,
+                         const Tensor& bias = Tensor()) {
+  Tensor out = detail::make({a.shape()[0], b.shape()[!transposed]}, a.dtype());
+  multiply_matrices(a, b, transposed, bias, out);
   return out;
+}
+
+/// Adds g w, or g w', to the gradient of input i. What is there already is part of the product.
+void add_product_of_rows(Back& back, int i, const Tensor& g, const Tensor& w, bool transposed) {
+  if (!back.needs(i)) return;
+  Tensor sum = back.take(i);
+  if (!sum.defined()) {
+    back.add(i, transposed ? linear(g, w) : matmul(g, w));
+  } else if (detail::is_exclusive(sum)) {
+    multiply_matrices(g, w, transposed, sum, sum);
+    back.add(i, std::move(sum));
+  } else {
+    back.add(i, multiply_matrices(g, w, transposed, sum));
+  }
 }
 
 /// [..., m, k] x [..., k, n] with equal leading dimensions, by kernel.
@@ -113,8 +135,8 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
     if (g.dim() == 2) {
       if (back.puts_off(0))
         back.add_product(0, transpose(g), transpose(y));
-      else if (back.needs(0))
-        back.add(0, linear(g, y));
+      else
+        add_product_of_rows(back, 0, g, y, true);
       back.add_product(1, x, g);
     } else {
       if (back.needs(0)) back.add(0, matmul(g, transpose(y)));
@@ -153,7 +175,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   }
   const bool biased = bias.defined();
   const auto rule = [biased](Back& back) {
-    if (back.needs(0)) back.add(0, matmul(back.grad, back.in(1)));
+    add_product_of_rows(back, 0, back.grad, back.in(1), false);
     back.add_product(1, back.grad, back.in(0));
     if (biased) back.add(2, back.grad);
   };
