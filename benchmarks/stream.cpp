@@ -15,9 +15,9 @@ void stream(const char* what, int hidden, const bench::Options& options, State s
   if (!options.wants(what)) return;
   const NoGrad no_grad;
   for (int i = 0; i < 3; ++i) state = step(state);
-  const auto before = pool_stats().system_calls;
+  const auto before = pool_stats().new_blocks;
   const auto times = bench::measure(options.budget, [&] { state = step(state); });
-  const auto calls = pool_stats().system_calls - before;
+  const auto calls = pool_stats().new_blocks - before;
   bench::print_times("unroll", what, "stream", {1, 1, hidden, hidden}, options.threads, times);
   std::printf(",%.3f,%lld\n", times.median * 1e6, static_cast<long long>(calls));
   std::fflush(stdout);
@@ -28,7 +28,7 @@ void stream(const char* what, int hidden, const bench::Options& options, State s
 int main(int argc, char** argv) {
   const auto options = bench::parse(argc, argv, "One LSTM step of one sequence, state carried on");
   set_num_threads(options.threads);
-  bench::print_header(",median_us,pool_system_calls");
+  bench::print_header(",median_us,pool_new_blocks");
   for (int n : bench::kStreamSizes) {
     const Tensor x = normal({1, n});
     const LSTM layer(n, n);

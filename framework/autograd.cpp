@@ -602,9 +602,10 @@ void Back::add(int i, Tensor g) {
   Sweep::add(entry->grad, std::move(g));
 }
 
-Tensor Back::take(int i) {
+Tensor Back::take_grad(int i) {
   auto* entry = sweep_.find(node_.inputs[i].get());
-  if (!entry || !entry->wanted || entry->placed || sweep_.watched || create_graph()) return Tensor();
+  if (!entry || !entry->wanted || entry->placed || sweep_.watched || create_graph())
+    return Tensor();
   Sweep::finish(*entry);
   return std::exchange(entry->grad, Tensor());
 }

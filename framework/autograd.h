@@ -151,7 +151,7 @@ class Back {
   void add(int i, Tensor g);
   /// Takes the gradient that input i has so far, for a rule that computes the sum with its own in
   /// one go and add()s that. Undefined where there is none, or it has to be added as it is.
-  Tensor take(int i);
+  Tensor take_grad(int i);
   /// Adds a gradient to a part of input i only, in place if possible, so that T slices of one
   /// tensor cost O(T). `put(whole, g)` adds g into that part of `whole`, in place; `take(whole)`
   /// reads the part, and is what the derivative of `put` with respect to g needs.

@@ -1,8 +1,13 @@
 #include "framework/memory.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstdlib>
+
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#endif
 
 #if defined(__SANITIZE_ADDRESS__)
 #define UNROLL_POOL_CACHES 0
@@ -23,6 +28,10 @@ constexpr bool kCaches = true;
 #endif
 
 constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kLargePage = std::size_t{2} << 20;
+constexpr std::size_t kSlab = 4 * kLargePage;
+/// What is larger is asked of the system by itself.
+constexpr std::size_t kLargestInSlab = kSlab / 8;
 constexpr int kFineClasses = 16;    // 64, 128, ..., 1024 bytes
 constexpr int kStepsPerOctave = 8;  // above: 1152, 1280, ..., 2048, 2304, ... and 64 for a header
 constexpr int kClasses = kFineClasses + kStepsPerOctave * 38;
@@ -51,6 +60,24 @@ inline SizeClass size_class(std::size_t bytes) {
           kAlignment + (std::size_t{1} << octave) + steps * step};
 }
 
+void* aligned(std::size_t alignment, std::size_t bytes) {
+  void* memory = std::aligned_alloc(alignment, bytes);
+#if defined(MADV_HUGEPAGE)
+  // A hint: the processor remembers few addresses of pages, and finds those of large ones faster.
+  if (memory && alignment >= kLargePage) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+  return memory;
+}
+
+/// Blocks are cut from slabs, which begin at a multiple of kSlab with this header.
+struct Slab {
+  std::atomic<std::int64_t> holders;  ///< blocks that have not come back, and who still cuts it
+};
+
+void let_go(Slab* slab) {
+  if (slab && slab->holders.fetch_sub(1, std::memory_order_acq_rel) == 1) std::free(slab);
+}
+
 struct FreeBlock {
   FreeBlock* next;
 };
@@ -60,31 +87,79 @@ struct Cache {
   FreeBlock* lists[kClasses];
   PoolStats stats;
   std::int64_t highest_in_use;
-  bool closed;  // the thread is ending: nothing is kept any more
+  Slab* slab;        // that blocks are cut from
+  std::size_t used;  // bytes of it
+  bool open;         // the end of the thread is taken care of
+  bool closed;       // and has come: nothing is kept any more
 };
 constinit thread_local Cache cache{};
 
+bool in_slab(std::size_t bytes) { return kCaches && bytes <= kLargestInSlab; }
+
+void system_free(void* memory, std::size_t bytes) {
+  if (in_slab(bytes))
+    let_go(reinterpret_cast<Slab*>(reinterpret_cast<std::uintptr_t>(memory) & ~(kSlab - 1)));
+  else
+    std::free(memory);
+}
+
+std::size_t bytes_of_class(int index) {
+  if (index < kFineClasses) return static_cast<std::size_t>(index + 1) * kAlignment;
+  const int octave = 10 + (index - kFineClasses) / kStepsPerOctave;
+  const auto steps = static_cast<std::size_t>((index - kFineClasses) % kStepsPerOctave + 1);
+  return kAlignment + (std::size_t{1} << octave) + (steps << (octave - 3));
+}
+
 void give_back_all() {
-  for (FreeBlock*& list : cache.lists)
-    while (list) std::free(std::exchange(list, list->next));
+  for (int i = 0; i < kClasses; ++i)
+    while (FreeBlock* block = cache.lists[i]) {
+      cache.lists[i] = block->next;
+      system_free(block, bytes_of_class(i));
+    }
   cache.stats.cached = 0;
 }
+
+void leave_slab() { let_go(std::exchange(cache.slab, nullptr)); }
 
 struct AtThreadEnd {
   ~AtThreadEnd() {
     give_back_all();
+    leave_slab();
     cache.closed = true;
   }
 };
 
-void* system_allocate(std::size_t bytes) {
+/// What a thread keeps must go when it ends.
+void open_cache() {
   thread_local AtThreadEnd at_thread_end;
   (void)&at_thread_end;
-  ++cache.stats.system_calls;
-  void* memory = std::aligned_alloc(kAlignment, bytes);
+  cache.open = true;
+}
+
+/// Memory from the system, or null.
+void* try_system(std::size_t bytes) {
+  if (!in_slab(bytes)) {
+    return aligned(bytes < kLargePage ? kAlignment : kLargePage,
+                   (bytes + kAlignment - 1) / kAlignment * kAlignment);
+  }
+  if (!cache.slab || cache.used + bytes > kSlab) {
+    void* memory = aligned(kSlab, kSlab);
+    if (!memory) return nullptr;
+    leave_slab();
+    cache.slab = new (memory) Slab{1};
+    cache.used = kAlignment;
+  }
+  cache.slab->holders.fetch_add(1, std::memory_order_relaxed);
+  return reinterpret_cast<char*>(cache.slab) + std::exchange(cache.used, cache.used + bytes);
+}
+
+void* system_allocate(std::size_t bytes) {
+  if (!cache.open) open_cache();
+  ++cache.stats.new_blocks;
+  void* memory = try_system(bytes);
   if (!memory && cache.stats.cached > 0) {
     give_back_all();
-    memory = std::aligned_alloc(kAlignment, bytes);
+    memory = try_system(bytes);
   }
   if (!memory) throw std::bad_alloc();
   return memory;
@@ -125,9 +200,11 @@ void pool_release(void* memory, std::size_t bytes) noexcept {
   cache.stats.in_use -= rounded;
   if (!kCaches || cache.closed || cache.stats.cached + rounded > cache.highest_in_use + kSlack)
       [[unlikely]] {
-    std::free(memory);
+    system_free(memory, size.bytes);
     return;
   }
+  if (!cache.open) [[unlikely]]
+    open_cache();
   cache.stats.cached += rounded;
   auto* block = static_cast<FreeBlock*>(memory);
   block->next = std::exchange(cache.lists[size.index], block);

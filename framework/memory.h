@@ -17,11 +17,11 @@ namespace unroll {
 
 /// Counters of the calling thread's pool, in bytes and calls.
 struct PoolStats {
-  std::int64_t in_use;        ///< bytes handed out by this thread minus bytes that it took back
-  std::int64_t peak_in_use;   ///< highest in_use since the last reset_peak_memory()
-  std::int64_t cached;        ///< bytes kept for reuse
-  std::int64_t system_calls;  ///< how often the pool had to ask the system for memory
-  std::int64_t allocations;   ///< how often the pool was asked for memory
+  std::int64_t in_use;       ///< bytes handed out by this thread minus bytes that it took back
+  std::int64_t peak_in_use;  ///< highest in_use since the last reset_peak_memory()
+  std::int64_t cached;       ///< bytes kept for reuse
+  std::int64_t new_blocks;   ///< how often the pool had nothing to reuse and took new memory
+  std::int64_t allocations;  ///< how often the pool was asked for memory
 };
 
 /// Counters of this thread's pool. in_use can be negative where other threads' buffers end here.

@@ -50,7 +50,7 @@ Tensor multiply_matrices(const Tensor& a, const Tensor& b, bool transposed,
 /// Adds g w, or g w', to the gradient of input i. What is there already is part of the product.
 void add_product_of_rows(Back& back, int i, const Tensor& g, const Tensor& w, bool transposed) {
   if (!back.needs(i)) return;
-  Tensor sum = back.take(i);
+  Tensor sum = back.take_grad(i);
   if (!sum.defined()) {
     back.add(i, transposed ? linear(g, w) : matmul(g, w));
   } else if (detail::is_exclusive(sum)) {
