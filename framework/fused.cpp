@@ -606,6 +606,8 @@ struct FusedRule {
       case Op::sigmoid_grad: return a * b * (1.0 - b);
       case Op::tanh_of_sum:  // these are made when a stage is assembled
       case Op::sigmoid_of_sum:
+      case Op::tanh_mul:
+      case Op::sigmoid_mul_tanh:
       case Op::tanh_grad_of_mul:
       case Op::sigmoid_grad_of_mul:
       case Op::tanh_grad_add:

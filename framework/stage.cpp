@@ -209,8 +209,8 @@ Assembler::Source Assembler::source(const TracedValue& user, int k, std::int64_t
 
 namespace {
 
-/// outer(..., inner(a, b), ...) in one instruction, whose operands are a, b and the others of
-/// outer.
+/// outer(..., inner(a, ...), ...) in one instruction, whose operands are those of inner, and then
+/// the others of outer.
 struct Combination {
   Op outer;
   int operand;  ///< of outer, that inner makes
@@ -226,11 +226,14 @@ constexpr Combination kCombinations[] = {
     {Op::sigmoid, 0, Op::add, Op::sigmoid_of_sum},
     {Op::tanh_grad, 0, Op::mul, Op::tanh_grad_of_mul},
     {Op::sigmoid_grad, 0, Op::mul, Op::sigmoid_grad_of_mul},
+    {Op::mul, 0, Op::tanh, Op::tanh_mul},
+    {Op::mul, 1, Op::tanh, Op::tanh_mul},
+    {Op::tanh_mul, 1, Op::sigmoid, Op::sigmoid_mul_tanh},
 };
 
 }  // namespace
 
-/// Makes one instruction of two where the inner one's result is needed for nothing else.
+/// Makes one instruction of several where an inner one's result is needed for nothing else.
 void Assembler::combine(const TracedValue& x, Stage::Instruction& instruction, Source* in,
                         int& count) const {
   for (const Combination& c : kCombinations) {
@@ -244,12 +247,10 @@ void Assembler::combine(const TracedValue& x, Stage::Instruction& instruction, S
     int left = 0;
     for (int k = 0; k < count; ++k)
       if (k != c.operand) others[left++] = in[k];
-    in[0] = source(v, 0, inner.second);
-    in[1] = source(v, 1, inner.second);
-    for (int k = 0; k < left; ++k) in[2 + k] = others[k];
-    count = 2 + left;
+    for (int k = 0; k < v.operands; ++k) in[k] = source(v, k, inner.second);
+    for (int k = 0; k < left; ++k) in[v.operands + k] = others[k];
+    count = v.operands + left;
     instruction.op = c.both;
-    return;
   }
 }
 

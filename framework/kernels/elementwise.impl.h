@@ -119,6 +119,11 @@ template <Op op, class V>
     return tanh_of(a + b);
   } else if constexpr (op == Op::sigmoid_of_sum) {
     return one / (one + exp_of(-(a + b)));
+  } else if constexpr (op == Op::tanh_mul) {
+    return tanh_of(a) * b;
+  } else if constexpr (op == Op::sigmoid_mul_tanh) {
+    const auto [t, divisor] = tanh_parts(b);
+    return xsimd::copysign(t / (divisor * (one + exp_of(-a))), b);
   } else if constexpr (op == Op::tanh_grad_of_mul) {
     return a * b * (one - c * c);
   } else if constexpr (op == Op::sigmoid_grad_of_mul) {

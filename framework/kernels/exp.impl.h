@@ -86,9 +86,15 @@ template <class T, class Arch, class C = ExpConstants<T>>
   return xsimd::select(normal, y, xsimd::select(x < V(C::kLowest), V(T(0)), beyond));
 }
 
-/// tanh(x) = t / (t + 2) with t = e^(2|x|) - 1, and the sign of x, to within 3 ulp also near 0.
+/// |tanh(x)| as a fraction.
+template <class V>
+struct TanhParts {
+  V numerator, divisor;
+};
+
+/// |tanh(x)| = t / (t + 2) with t = e^(2|x|) - 1, to within 3 ulp also near 0.
 template <class T, class Arch, class C = ExpConstants<T>>
-[[gnu::always_inline]] inline xsimd::batch<T, Arch> tanh_of(const xsimd::batch<T, Arch>& x) {
+[[gnu::always_inline]] inline auto tanh_parts(const xsimd::batch<T, Arch>& x) {
   using V = xsimd::batch<T, Arch>;
   const V one(T(1)), limit(C::kTanhIsOne);
   const V size = xsimd::abs(x);
@@ -96,7 +102,13 @@ template <class T, class Arch, class C = ExpConstants<T>>
   const auto parts = exp_parts(z + z);
   const V power = bits_as<T>(bits_as<typename C::Int>(one) + parts.n);
   const V t = xsimd::fma(power, parts.p, power - one);
-  return xsimd::copysign(t / (t + V(T(2))), x);
+  return TanhParts<V>{t, t + V(T(2))};
+}
+
+template <class T, class Arch>
+[[gnu::always_inline]] inline xsimd::batch<T, Arch> tanh_of(const xsimd::batch<T, Arch>& x) {
+  const auto [t, divisor] = tanh_parts(x);
+  return xsimd::copysign(t / divisor, x);
 }
 
 }  // namespace

@@ -52,6 +52,8 @@ enum class Op : std::uint8_t {
   // Two instructions in one, for chains of them (fused.cpp).
   tanh_of_sum,          ///< tanh(a + b)
   sigmoid_of_sum,       ///< sigmoid(a + b)
+  tanh_mul,             ///< tanh(a) * b
+  sigmoid_mul_tanh,     ///< sigmoid(a) * tanh(b) with one division; 0 where below 3e-31
   tanh_grad_of_mul,     ///< a * b * (1 - c * c)
   sigmoid_grad_of_mul,  ///< a * b * c * (1 - c)
   tanh_grad_add,        ///< a * (1 - b * b) + c
@@ -80,7 +82,9 @@ constexpr int arity(Op op) {
     case Op::tanh_grad:
     case Op::sigmoid_grad:
     case Op::tanh_of_sum:
-    case Op::sigmoid_of_sum: return 2;
+    case Op::sigmoid_of_sum:
+    case Op::tanh_mul:
+    case Op::sigmoid_mul_tanh: return 2;
     case Op::where:
     case Op::muladd:
     case Op::tanh_grad_of_mul:
@@ -99,7 +103,9 @@ constexpr std::int64_t work(Op op) {
     case Op::sigmoid:
     case Op::tanh_of_sum:
     case Op::sigmoid_of_sum:
+    case Op::tanh_mul:
     case Op::softplus: return 8;
+    case Op::sigmoid_mul_tanh: return 12;
     case Op::pow:
     case Op::sin:
     case Op::cos: return 64;
