@@ -15,9 +15,10 @@ namespace {
 
 /// A sequence of up to kWholeRows rows (time steps x batch) is projected at once, a longer one in
 /// pieces of kPieceRows or a little more: enough for a product at full speed, few enough to be
-/// still in the cache when the steps come to them.
+/// still in the cache when the steps come to them. Wide rows come in pieces of half as many.
 constexpr std::int64_t kPieceRows = 256;
 constexpr std::int64_t kWholeRows = 512;
+constexpr std::int64_t kWide = 1536;
 
 void check_probability(const char* where, const char* name, double p) {
   if (!(p >= 0.0 && p < 1.0))
@@ -82,16 +83,18 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
   const Links links(options);
   const std::int64_t T = xs.size(0), batch = xs.dim() > 1 ? xs.size(1) : 1;
   const std::int64_t rows = xs.dim() > 2 || !is_floating(xs.dtype()) ? batch : 1;  // else [T, I]
-  const std::int64_t piece = T * rows <= kWholeRows ? T : (kPieceRows + rows - 1) / rows;
+  const auto steps_of = [&](std::int64_t piece_rows) { return (piece_rows + rows - 1) / rows; };
+  std::int64_t piece = T * rows <= kWholeRows ? T : steps_of(kPieceRows / 2);
   std::vector<Tensor> outputs(static_cast<std::size_t>(T));
   Tensor mask;
-  for (std::int64_t done = 0; done < T; done += piece) {
-    const std::int64_t n = std::min(piece, T - done);
+  for (std::int64_t done = 0, n = 0; done < T; done += n) {
+    n = std::min(piece, T - done);
     const std::int64_t first = options.reverse ? T - done - n : done;
     const Tensor projected = walker.project(n == T ? xs : narrow(xs, 0, first, n));
     if (done == 0) {
       walker.start(batch, state_dtype(projected));
       mask = recurrent_mask(walker, recurrent_dropout);
+      if (piece < T && projected.size(-1) <= kWide) piece = steps_of(kPieceRows);
     }
     for (std::int64_t k = 0; k < n; ++k) {
       const std::int64_t t = options.reverse ? n - 1 - k : k;
