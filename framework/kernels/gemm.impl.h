@@ -163,6 +163,7 @@ struct Gemm {
         const T* row = b.data + p * b.row_stride;
         Index j = 0;
         for (; j + kVector <= columns; j += kVector) {
+          __builtin_prefetch(row + j + 8 * b.row_stride);
           V::load_unaligned(row + j).store_aligned(out + j);
         }
         for (; j < columns; ++j) out[j] = row[j];
@@ -256,6 +257,7 @@ struct Gemm {
         // Whole vectors where what they write too much is written again with the next column.
         if (a.row_stride == 1 && padded(rows) <= left &&
             (first + p) * rows + padded(rows) <= rows * strips.depth) {
+          __builtin_prefetch(from + 4 * a.col_stride);
           for (Index i = 0; i < rows; i += kVector)
             V::load_unaligned(from + i).store_unaligned(column + i);
         } else {
