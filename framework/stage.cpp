@@ -51,6 +51,7 @@ void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t l
       std::fill_n(at[i], height * width, static_cast<T>(x.number));
   }
 
+  const std::size_t share = operands_.size() / std::max<std::size_t>(code_.size(), 1) + 1;
   for (std::int64_t row = first_row; row < last_row; row += height) {
     const std::int64_t rows = std::min(height, last_row - row);
     for (std::int64_t column = first_column; column < last_column; column += width) {
@@ -67,17 +68,17 @@ void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t l
             std::fill_n(at[i] + r * width, n, first[r * array.stride]);
         }
       }
+      // Each instruction asks for a share of the next block.
       const bool wraps = column + width >= last_column;
-      std::size_t asked = 0;
-      for (std::size_t k = 0; k < code_.size(); ++k) {
-        for (; asked < operands_.size() * (k + 1) / code_.size(); ++asked) {
+      std::size_t asked = wraps && row + rows >= last_row ? operands_.size() : 0;
+      for (const Instruction& i : code_) {
+        for (std::size_t k = 0; k < share && asked < operands_.size(); ++k, ++asked) {
           const Operand& x = operands_[asked];
-          if (x.kind != Operand::Kind::memory || (wraps && row + rows >= last_row)) continue;
+          if (x.kind != Operand::Kind::memory) continue;
           const std::int64_t s = arrays[x.array].stride;
           prefetch(wraps ? at[asked] - (column - first_column) + rows * s : at[asked] + width, rows,
                    n, s);
         }
-        const Instruction& i = code_[k];
         const auto run = kernels[static_cast<std::size_t>(i.op)];
         T* to = at[i.to];
         const T *a = at[i.in[0]], *b = at[i.in[1]], *c = at[i.in[2]];
