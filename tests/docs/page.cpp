@@ -56,6 +56,7 @@ bool same_words(Word a, Word a_end, Word b, Word b_end) {
 }  // namespace
 
 Directory::Directory(const std::string& page) {
+  format_.copyfmt(std::cout);
   const std::filesystem::path path = std::filesystem::path(UNROLL_PAGES_DIR) / page;
   std::filesystem::create_directories(path);
   std::filesystem::current_path(path);

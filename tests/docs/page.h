@@ -8,16 +8,21 @@
 
 namespace unroll::test {
 
-/// While it lives, the working directory is one of this page, in which examples/ is at hand.
+/// While it lives, the working directory is one of this page, in which examples/ is at hand. What
+/// the page sets in std::cout, such as a precision, ends with it as well.
 class Directory {
  public:
   explicit Directory(const std::string& page);
-  ~Directory() { std::filesystem::current_path(saved_); }
+  ~Directory() {
+    std::filesystem::current_path(saved_);
+    std::cout.copyfmt(format_);
+  }
   Directory(const Directory&) = delete;
   Directory& operator=(const Directory&) = delete;
 
  private:
   std::filesystem::path saved_ = std::filesystem::current_path();
+  std::ios format_{nullptr};
 };
 
 /// What a page's code prints, against what the page says that it prints: from its making to
