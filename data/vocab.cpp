@@ -190,7 +190,8 @@ Vocab Vocab::from_text(std::string_view text, const std::string& source) {
     const auto [parsed, error] = std::from_chars(tokens.data() + kPrefix.size(), end, size);
     if (error != std::errc() || parsed != end) size = -1;
   }
-  if (size < (vocab.has_unknown_ ? 1 : 0)) {
+  // One way to write a number: "05" and "-0" are none.
+  if (size < (vocab.has_unknown_ ? 1 : 0) || tokens != fmt::format("tokens {}", size)) {
     reader.fail(fmt::format("expected 'tokens N', got '{}'", tokens));
   }
 

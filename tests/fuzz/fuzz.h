@@ -28,7 +28,9 @@ inline std::string_view text_of(const std::uint8_t* data, std::size_t size) {
 /// A file that lives in memory, for what takes a path.
 class MemoryFile {
  public:
-  MemoryFile() : path_("/dev/shm/unroll-fuzz-" + std::to_string(::getpid())) {}
+  /// `suffix` tells a program's files apart.
+  explicit MemoryFile(const std::string& suffix = "")
+      : path_("/dev/shm/unroll-fuzz-" + std::to_string(::getpid()) + suffix) {}
   MemoryFile(const MemoryFile&) = delete;
   MemoryFile& operator=(const MemoryFile&) = delete;
   ~MemoryFile() { ::unlink(path_.c_str()); }

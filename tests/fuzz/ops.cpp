@@ -86,6 +86,7 @@ class Trial {
     const std::int64_t choice = bytes_.below(64);
     if (choice == 0) return std::numeric_limits<std::int64_t>::min();
     if (choice == 1) return std::numeric_limits<std::int64_t>::max();
+    n = std::clamp<std::int64_t>(n, 0, 100);
     return choice % (2 * n + 3) - n - 1;
   }
   std::int64_t dim(const Tensor& x) { return number(x.dim()); }
