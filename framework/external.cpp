@@ -5,8 +5,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdio>
+#include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 
 #include "framework/check.h"
 #include "framework/file.h"
@@ -31,13 +34,21 @@ std::string run(std::vector<std::string> command) {
   return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? "" : command[0] + " failed";
 }
 
-/// A file that is not there afterwards.
-struct Temporary {
-  explicit Temporary(std::string name) : path(std::move(name)) {}
-  ~Temporary() { std::remove(path.c_str()); }
-  Temporary(const Temporary&) = delete;
-  Temporary& operator=(const Temporary&) = delete;
-  const std::string path;
+/// A directory that is not there afterwards.
+struct TemporaryDirectory {
+  TemporaryDirectory() {
+    std::error_code unknown;  // then mkdtemp has something to say
+    path = std::filesystem::temp_directory_path(unknown).string() + "/unroll.XXXXXX";
+    if (mkdtemp(path.data()) == nullptr)
+      throw FileError(fmt::format("cannot make '{}': {}", path, std::strerror(errno)));
+  }
+  ~TemporaryDirectory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path, ignored);
+  }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  std::string path;
 };
 
 }  // namespace
@@ -45,12 +56,12 @@ struct Temporary {
 void write_by_program(const std::string& path, const std::string& input,
                       const std::function<std::vector<std::string>(const std::string&,
                                                                    const std::string&)>& command) {
-  const std::string name = fmt::format("{}.{}", path, getpid());
-  const Temporary from(name + ".in"), to(name + ".out");
-  write_file_atomically(from.path, input);
-  const std::string problem = run(command(from.path, to.path));
+  const TemporaryDirectory directory;
+  const std::string from = directory.path + "/in", to = directory.path + "/out";
+  write_file_atomically(from, input);
+  const std::string problem = run(command(from, to));
   if (!problem.empty()) throw FileError(fmt::format("{}: {}", path, problem));
-  write_file_atomically(path, read_file(to.path));
+  write_file_atomically(path, read_file(to));
 }
 
 }  // namespace unroll::detail

@@ -8,7 +8,7 @@
 namespace unroll::detail {
 
 /// Writes `path` by means of a program: puts `input` into a temporary file, runs the command that
-/// `command(input file, output file)` gives, and moves the output to `path`, which is complete or
+/// `command(input file, output file)` gives, and copies the output to `path`, which is complete or
 /// as it was before. Throws FileError that names the path and the reason.
 void write_by_program(
     const std::string& path, const std::string& input,

@@ -1,5 +1,5 @@
 # Checks the promise of unroll.h: it reads nothing but the standard library, and not its heavy
-# headers, and each public header stands alone.
+# headers, each public header stands alone, and docs/exceptions.md has each of the framework's.
 #
 # Arguments: CXX, the compiler; FLAGS, its options; INCLUDE, the build tree's include directory;
 # SOURCE, the project; WORK, a scratch directory.
@@ -41,4 +41,14 @@ endforeach()
 
 foreach(header IN LISTS ours)
   compile(${header})
+endforeach()
+
+file(READ ${SOURCE}/docs/exceptions.md exceptions)
+file(STRINGS ${SOURCE}/framework/framework.h includes REGEX "^#include")
+foreach(include IN LISTS includes)
+  string(REGEX REPLACE "#include \"(.*)\"" "\\1" header "${include}")
+  string(FIND "${exceptions}" "`${header}`" at)
+  if(at EQUAL -1)
+    message(SEND_ERROR "docs/exceptions.md does not say what ${header} guarantees")
+  endif()
 endforeach()
