@@ -118,6 +118,8 @@ Tensor Module::param(const std::string& name, Tensor value) {
   check_names("param", *state_, {name});
   if (!value.is_leaf())
     fail<GraphError>("param: {} is not a leaf: an operation on the tape made it", name);
+  if (!is_floating(value.dtype()))
+    fail<DTypeError>("param: {} must be f32 or f64, but is {}", name, value.dtype());
   if (!value.is_contiguous()) value = value.detach().contiguous();
   value.requires_grad_();
   state_->params.emplace_back(name, value);

@@ -84,8 +84,8 @@ class Module {
 
  protected:
   /// Registers a parameter: a leaf that requires a gradient from now on. Returns the tensor, or a
-  /// contiguous copy if it was not contiguous. Throws ValueError for a name that is empty, has a
-  /// '.', or is taken; GraphError for a tensor that an operation on the tape made.
+  /// contiguous copy if it was not contiguous. Throws ValueError for a name that is empty, taken or
+  /// has a '.', DTypeError for i64, GraphError for a tensor that an operation on the tape made.
   Tensor param(const std::string& name, Tensor value);
   /// Registers a submodule under a name, and returns it. Throws ValueError as param().
   template <class M>

@@ -236,7 +236,9 @@ TEST_CASE("checkpoint: what does not fit is said with file and part, and changes
       saved.load("generator", generator),
       ("'" + path + "', generator: Generator: the state does not fit:\n  state: missing").c_str(),
       FileError);
-  CHECK_THROWS_AS(saved.load("broken", generator), FileError);  // no generator has only zeros
+  CHECK_THROWS_WITH_AS(saved.load("broken", generator),
+                       ("'" + path + "', broken: set_state: no generator has this state").c_str(),
+                       FileError);  // no generator has only zeros
   CHECK(generator.state() == Generator(5).state());
   CHECK_THROWS_WITH_AS(saved.number("batch"), ("'" + path + "' has no number 'batch'").c_str(),
                        FileError);
@@ -253,6 +255,44 @@ TEST_CASE("checkpoint: what does not fit is said with file and part, and changes
                        "Checkpoint: 'a.b' cannot be a name: it is empty or has a '.'", ValueError);
   CHECK_THROWS_WITH_AS(file.add_number("", 1),
                        "Checkpoint: '' cannot be a name: it is empty or has a '.'", ValueError);
+}
+
+TEST_CASE("checkpoint: one of another architecture, a part of one, and no checkpoint at all") {
+  TemporaryDirectory directory;
+  const std::string path = directory.file("gru.safetensors");
+  Checkpoint file;
+  file.add("model", GRUCell(2, 3));
+  file.save(path);
+  LSTMCell lstm(2, 3, {.bias = false, .proj_size = 2});
+  CHECK_THROWS_WITH_AS(
+      Checkpoint(path).load("model", lstm),
+      ("'" + path +
+       "', model: load_state_dict: LSTMCell: the state does not fit:\n  weight_ih: expected (12, "
+       "2), but is (9, 2)\n  weight_hh: expected (12, 2), but is (9, 3)\n  bias_ih: unexpected\n  "
+       "bias_hh: unexpected\n  weight_hr: missing")
+          .c_str(),
+      FileError);
+
+  const std::string whole = read_file(path);
+  write_file_atomically(path, whole.substr(0, whole.size() - 4));
+  CHECK_THROWS_WITH_AS(
+      Checkpoint{path},
+      ("cannot read '" + path +
+       "': 'model.bias_hh': data_offsets 216 to 252 do not lie in the data, which have 248 bytes")
+          .c_str(),
+      FileError);
+  write_file_atomically(path, whole.substr(0, 50));
+  CHECK_THROWS_WITH_AS(
+      Checkpoint{path},
+      ("cannot read '" + path + "': the header's length, 288, is above the 42 bytes that follow")
+          .c_str(),
+      FileError);
+  write_file_atomically(path, "PK\x03\x04 this is an archive of something else");
+  CHECK_THROWS_WITH_AS(
+      Checkpoint{path},
+      ("cannot read '" + path + "': the header's length, 7595448452415441744, is above 100000000")
+          .c_str(),
+      FileError);
 }
 
 TEST_CASE("checkpoint: a full disk is one clear error") {

@@ -69,7 +69,10 @@ TEST_CASE("labelled lines: errors name file and line") {
   std::ofstream(path) << "\n\n";
   CHECK_THROWS_WITH_AS(read_labelled_lines(path),
                        (path + " has no line with a label and a text").c_str(), FileError);
-  CHECK_THROWS_AS(read_labelled_lines(directory.file("none")), FileError);
+  CHECK_THROWS_WITH_AS(
+      read_labelled_lines(directory.file("none")),
+      ("cannot read '" + directory.file("none") + "': No such file or directory").c_str(),
+      FileError);
 }
 
 TEST_CASE("CoNLL: sentences, columns and line numbers") {
@@ -117,7 +120,8 @@ TEST_CASE("CoNLL: errors name file and line") {
   CHECK(conll_error("EU\tB-ORG\n\t O\n") == "a.conll: line 2: column 1 is empty");
   CHECK(conll_error("EU O\n\xc3( O\n") ==
         "a.conll: line 2: split_words: invalid UTF-8 at byte 0 (0xc3)");
-  CHECK_THROWS_AS(parse_conll("", "a.conll", {.tag_column = 0}), ValueError);
+  CHECK_THROWS_WITH_AS(parse_conll("", "a.conll", {.tag_column = 0}),
+                       "parse_conll: columns count from 1, or from -1 backwards", ValueError);
   const test::TemporaryDirectory directory;
   const std::string path = directory.file("empty");
   std::ofstream(path) << "\n";

@@ -306,7 +306,8 @@ TEST_CASE("vocab: encode and decode, vectors and tensors") {
   CHECK_THROWS_WITH_AS(vocab.decode(Indices{0, 3}), "Vocab: index 3 is out of range for 3 tokens",
                        IndexError);
   CHECK_THROWS_WITH_AS(vocab.token(-1), "Vocab: index -1 is out of range for 3 tokens", IndexError);
-  CHECK_THROWS_AS(vocab.decode(tensor({1.0})), DTypeError);
+  CHECK_THROWS_WITH_AS(vocab.decode(tensor({1.0})), "to_vector: the tensor is f32, not i64",
+                       DTypeError);
 }
 
 TEST_CASE("vocab: the text form") {
@@ -368,6 +369,7 @@ TEST_CASE("vocab: from_text takes nothing but what to_text writes") {
       {head + "tokens \n", "line 3: expected 'tokens N', got 'tokens '"},
       {head + "tokens 2x\n", "line 3: expected 'tokens N', got 'tokens 2x'"},
       {head + "tokens -2\n", "line 3: expected 'tokens N', got 'tokens -2'"},
+      {head + "tokens 02\n", "line 3: expected 'tokens N', got 'tokens 02'"},
       {head + "tokens 99999999999999999999\n",
        "line 3: expected 'tokens N', got 'tokens 99999999999999999999'"},
       {head + "tokens 0\n\n", "line 3: expected 'tokens N', got 'tokens 0'"},
@@ -641,8 +643,21 @@ TEST_CASE("windows: the shortest corpus gives a batch at every offset, a shorter
                        "random_windows: a batch needs (batch_size + 1) * num_steps = (1 + 1) * 1 "
                        "tokens, the corpus has 0",
                        ValueError);
-  CHECK_THROWS_AS(evaluation_windows(none, {.batch_size = 1, .num_steps = 1}), ValueError);
+  CHECK_THROWS_WITH_AS(
+      evaluation_windows(none, {.batch_size = 1, .num_steps = 1}),
+      "evaluation_windows: a batch needs batch_size + 1 = 1 + 1 tokens, the corpus has 0",
+      ValueError);
 }
+
+namespace {
+
+/// What random and sequential windows say of a corpus of 100 tokens.
+std::string tokens_needed(const WindowOptions& options) {
+  return ": a batch needs (batch_size + 1) * num_steps = (" + std::to_string(options.batch_size) +
+         " + 1) * " + std::to_string(options.num_steps) + " tokens, the corpus has 100";
+}
+
+}  // namespace
 
 TEST_CASE("windows: options and indices out of range") {
   const Indices corpus = numbers(100);
@@ -653,10 +668,16 @@ TEST_CASE("windows: options and indices out of range") {
   CHECK_THROWS_WITH_AS(evaluation_windows(corpus, {.batch_size = 2, .num_steps = 0}),
                        "evaluation_windows: num_steps must be 1 or more, got 0", ValueError);
   for (const WindowOptions& options : {WindowOptions{kHuge, kHuge}, WindowOptions{2, kHuge}}) {
-    CHECK_THROWS_AS(random_windows(corpus, options), ValueError);
-    CHECK_THROWS_AS(sequential_windows(corpus, options), ValueError);
+    CHECK_THROWS_WITH_AS(random_windows(corpus, options),
+                         ("random_windows" + tokens_needed(options)).c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(sequential_windows(corpus, options),
+                         ("sequential_windows" + tokens_needed(options)).c_str(), ValueError);
   }
-  CHECK_THROWS_AS(evaluation_windows(corpus, {.batch_size = kHuge, .num_steps = 1}), ValueError);
+  CHECK_THROWS_WITH_AS(evaluation_windows(corpus, {.batch_size = kHuge, .num_steps = 1}),
+                       ("evaluation_windows: a batch needs batch_size + 1 = " +
+                        std::to_string(kHuge) + " + 1 tokens, the corpus has 100")
+                           .c_str(),
+                       ValueError);
   CHECK(evaluation_windows(corpus, {.batch_size = 1, .num_steps = kHuge})[0].x.size(0) == 99);
 
   const WindowBatches batches = random_windows(corpus, {.batch_size = 2, .num_steps = 5});

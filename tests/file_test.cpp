@@ -102,7 +102,8 @@ TEST_CASE("file: a full disk leaves the old contents and no temporary file") {
     CHECK_THROWS_WITH_AS(write_file_atomically(path, std::string(2000, 'x')),
                          ("cannot write '" + path + "': File too large").c_str(), FileError);
     const std::string fresh = directory.file("b");
-    CHECK_THROWS_AS(write_file_atomically(fresh, std::string(2000, 'x')), FileError);
+    CHECK_THROWS_WITH_AS(write_file_atomically(fresh, std::string(2000, 'x')),
+                         ("cannot write '" + fresh + "': File too large").c_str(), FileError);
   }
   CHECK(read_file(path) == "old");
   CHECK(directory.names() == std::vector<std::string>{"a"});

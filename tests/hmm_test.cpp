@@ -126,18 +126,21 @@ TEST_CASE("HMM: p(x) adds up to p(length), also before it is counted") {
 TEST_CASE("HMM: what it refuses") {
   HMM hmm(2, 3);
   CHECK_THROWS_WITH_AS(HMM(2, 0), "HMM: num_tokens is at least 1, but is 0", ValueError);
-  CHECK_THROWS_AS(HMM(0, 2), ValueError);
+  CHECK_THROWS_WITH_AS(HMM(0, 2), "LinearChainCRF: num_tags is at least 1, but is 0", ValueError);
   CHECK_THROWS_WITH_AS(hmm.fit({{0}}, {{0}}, 0), "HMM::fit: epsilon must be above 0, but is 0",
                        ValueError);
   CHECK_THROWS_WITH_AS(hmm.fit({{0}}, {}),
                        "HMM::fit: 1 sequences of tokens need as many of tags, got 0, and 1 or more",
                        ValueError);
-  CHECK_THROWS_AS(hmm.fit({}, {}), ValueError);
+  CHECK_THROWS_WITH_AS(hmm.fit({}, {}),
+                       "HMM::fit: 0 sequences of tokens need as many of tags, got 0, and 1 or more",
+                       ValueError);
   CHECK_THROWS_WITH_AS(hmm.fit({{0, 1}}, {{0}}), "HMM::fit: sequence 0 has 2 tokens and 1 tags",
                        ValueError);
   CHECK_THROWS_WITH_AS(hmm.fit({{0}, {3}}, {{0}, {0}}),
                        "HMM::fit: token 3 of sequence 1 is out of range for 3", IndexError);
   CHECK_THROWS_WITH_AS(hmm.fit({{0}}, {{-1}}),
                        "HMM::fit: tag -1 of sequence 0 is out of range for 2", IndexError);
-  CHECK_THROWS_AS(hmm.viterbi(from_vector<std::int64_t>({3}, {1, 1})), IndexError);
+  CHECK_THROWS_WITH_AS(hmm.viterbi(from_vector<std::int64_t>({3}, {1, 1})),
+                       "embedding: index 3 at position (0, 0) is out of range [0, 3)", IndexError);
 }

@@ -971,7 +971,7 @@ struct Threads {
 
 }  // namespace
 
-TEST_CASE("parallel_for: covers the range once, whatever its size") {
+TEST_CASE("[thread] parallel_for: covers the range once, whatever its size") {
   for (int threads : {1, 2, 3, 7}) {
     const Threads guard(threads);
     CHECK(num_threads() == threads);
@@ -993,7 +993,7 @@ TEST_CASE("parallel_for: covers the range once, whatever its size") {
   }
 }
 
-TEST_CASE("parallel_for: really runs in several threads") {
+TEST_CASE("[thread] parallel_for: really runs in several threads") {
   const Threads guard(2);
   // Each half waits for the other, so that neither thread can do both.
   std::atomic<int> arrived = 0;
@@ -1012,7 +1012,7 @@ TEST_CASE("parallel_for: really runs in several threads") {
   CHECK(together.load());
 }
 
-TEST_CASE("parallel_for: wakes its workers after a pause, many times") {
+TEST_CASE("[thread] parallel_for: wakes its workers after a pause, many times") {
   const Threads guard(2);
   std::atomic<std::int64_t> sum = 0;
   for (int round = 0; round < 300; ++round) {
@@ -1024,7 +1024,33 @@ TEST_CASE("parallel_for: wakes its workers after a pause, many times") {
   CHECK(sum.load() == 300 * 45);
 }
 
-TEST_CASE("parallel_for: a nested call runs in its own thread") {
+TEST_CASE("[thread] parallel_for: what a job has written the next one reads, whoever does it") {
+  constexpr std::size_t n = 97;  // no multiple of any number of threads
+  for (int threads : {2, 3, 5}) {
+    const Threads guard(threads);
+    std::vector<std::int64_t> values(n), expected(n);
+    for (std::size_t round = 0; round < 500; ++round) {
+      parallel_for(0, n, 1, [&](std::int64_t first, std::int64_t last) {
+        for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i)
+          values[i] = 3 * values[i] % 1009 + first;
+      });
+      const std::int64_t parts = std::min<std::int64_t>(threads, n);
+      for (std::int64_t part = 0, i = 0; part < parts; ++part) {
+        const std::int64_t first = i;
+        const std::int64_t size = n / parts + (part < static_cast<std::int64_t>(n) % parts);
+        for (; i < first + size; ++i) {
+          std::int64_t& e = expected[static_cast<std::size_t>(i)];
+          e = 3 * e % 1009 + first;
+        }
+      }
+      values[round % n] += 1;  // and what the caller has written in between
+      expected[round % n] += 1;
+    }
+    CHECK(values == expected);
+  }
+}
+
+TEST_CASE("[thread] parallel_for: a nested call runs in its own thread") {
   const Threads guard(3);
   std::atomic<int> total = 0;
   std::atomic<bool> moved = false;
@@ -1041,7 +1067,7 @@ TEST_CASE("parallel_for: a nested call runs in its own thread") {
   CHECK(!moved.load());
 }
 
-TEST_CASE("parallel_for: two user threads at once") {
+TEST_CASE("[thread] parallel_for: two user threads at once") {
   const Threads guard(2);
   std::atomic<int> total = 0;
   const auto user = [&] {
@@ -1056,7 +1082,7 @@ TEST_CASE("parallel_for: two user threads at once") {
   CHECK(total.load() == 2 * 200 * 50);
 }
 
-TEST_CASE("parallel_for: rethrows the exception of any thread, and goes on working") {
+TEST_CASE("[thread] parallel_for: rethrows the exception of any thread, and goes on working") {
   const Threads guard(2);
   for (std::int64_t thrower : {0, 1}) {
     const auto failing = [&] {

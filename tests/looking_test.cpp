@@ -311,12 +311,26 @@ TEST_CASE("write_graph: text and pictures, and what is wrong with a path") {
   if (std::system("dot -V 2>/dev/null") == 0) {
     write_graph(loss, directory.file("x.svg"));
     CHECK(read_file(directory.file("x.svg")).find("</svg>") != std::string::npos);
+    CHECK_THROWS_WITH_AS(write_graph(loss, "/no/such/directory/x.svg"),
+                         "cannot write '/no/such/directory/x.svg': No such file or directory",
+                         FileError);
+    const std::string odd = directory.file("x.odd");
+    CHECK_THROWS_WITH_AS(write_graph(loss, odd), (odd + ": dot failed").c_str(), FileError);
+  }
+  {
+    const std::string svg = directory.file("y.svg"), path = std::getenv("PATH");
+    ::setenv("PATH", "/no/such/directory", 1);
+    CHECK_THROWS_WITH_AS(write_graph(loss, svg),
+                         (svg + ": dot can't be started (No such file or directory)").c_str(),
+                         FileError);
+    ::setenv("PATH", path.c_str(), 1);
   }
   CHECK_THROWS_WITH_AS(write_graph(loss, "graph"),
                        "graph: the end of the name must say the format, as in graph.svg",
                        FileError);
-  CHECK_THROWS_AS(write_graph(loss, "/no/such/directory/x.svg"), FileError);
-  CHECK_THROWS_AS(write_graph(loss, "/no/such/directory/x.dot"), FileError);
+  CHECK_THROWS_WITH_AS(write_graph(loss, "/no/such/directory/x.dot"),
+                       "cannot write '/no/such/directory/x.dot': No such file or directory",
+                       FileError);
 }
 
 // --- Anomalies ----------------------------------------------------------------------------------
@@ -480,7 +494,9 @@ TEST_CASE("Profiler: the table, and the trace for Chrome") {
   CHECK(found);
   CHECK(trace.at("traceEvents").back().at("name") == "layer");
   CHECK(trace.at("traceEvents").back().at("cat") == "place");
-  CHECK_THROWS_AS(profiler.write_trace("/no/such/directory/trace.json"), FileError);
+  CHECK_THROWS_WITH_AS(profiler.write_trace("/no/such/directory/trace.json"),
+                       "cannot write '/no/such/directory/trace.json': No such file or directory",
+                       FileError);
 }
 
 // --- Gradients over time ------------------------------------------------------------------------
@@ -585,5 +601,7 @@ TEST_CASE("GradientTrace: plots") {
   CHECK(read_file(directory.file("time.svg")).find("time step") != std::string::npos);
   CHECK(read_file(directory.file("time.svg")).find("h, step 1") != std::string::npos);
   CHECK(read_file(directory.file("steps.svg")).find("training step") != std::string::npos);
-  CHECK_THROWS_AS(trace.plot_over_time("/no/such/directory/time.svg"), FileError);
+  CHECK_THROWS_WITH_AS(trace.plot_over_time("/no/such/directory/time.svg"),
+                       "cannot write '/no/such/directory/time.svg': No such file or directory",
+                       FileError);
 }

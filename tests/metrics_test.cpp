@@ -223,8 +223,12 @@ TEST_CASE("metrics: the tags of entities, and the names of schemes") {
   CHECK_THROWS_WITH_AS(entity_tags({{"X", 0, 2}, {"X", 1, 3}}, 4, TagScheme::BIO),
                        "entity_tags: an entity from 1 to 3 does not fit behind 2 in 4 tokens",
                        ValueError);
-  CHECK_THROWS_AS(entity_tags({{"X", 2, 2}}, 4, TagScheme::BIO), ValueError);
-  CHECK_THROWS_AS(entity_tags({{"X", 2, 5}}, 4, TagScheme::BIO), ValueError);
+  CHECK_THROWS_WITH_AS(entity_tags({{"X", 2, 2}}, 4, TagScheme::BIO),
+                       "entity_tags: an entity from 2 to 2 does not fit behind 0 in 4 tokens",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(entity_tags({{"X", 2, 5}}, 4, TagScheme::BIO),
+                       "entity_tags: an entity from 2 to 5 does not fit behind 0 in 4 tokens",
+                       ValueError);
   for (TagScheme scheme : {TagScheme::BIO, TagScheme::IOB1, TagScheme::BIOES, TagScheme::BMES})
     CHECK(scheme_from_name(scheme_name(scheme)) == scheme);
   CHECK_THROWS_WITH_AS(scheme_from_name("IOB2"),

@@ -143,7 +143,8 @@ TEST_CASE("module: a parameter is a contiguous floating-point leaf") {
   CHECK(module.param("leaf", leaf).is(leaf));
   CHECK_THROWS_WITH_AS(module.param("result", leaf * 2.0),
                        "param: result is not a leaf: an operation on the tape made it", GraphError);
-  CHECK_THROWS_AS(module.param("indices", zeros({2}, DType::i64)), DTypeError);
+  CHECK_THROWS_WITH_AS(module.param("indices", zeros({2}, DType::i64)),
+                       "param: indices must be f32 or f64, but is i64", DTypeError);
   const Tensor turned = module.param("turned", transpose(reshape(arange(0.0, 6.0, 1.0), {2, 3})));
   CHECK(turned.is_contiguous());
 }
@@ -467,7 +468,8 @@ TEST_CASE("Embedding: starts standard normal, and errors") {
   const Embedding embed(200, 100);
   CHECK(std::abs(mean_of(embed.weight)) < 0.02);
   CHECK(std_of(embed.weight) == doctest::Approx(1.0).epsilon(0.02));
-  CHECK_THROWS_AS(embed(from_vector<std::int64_t>({200})), IndexError);
+  CHECK_THROWS_WITH_AS(embed(from_vector<std::int64_t>({200})),
+                       "embedding: index 200 at position 0 is out of range [0, 200)", IndexError);
   CHECK_THROWS_WITH_AS(
       Embedding(0, 3),
       "Embedding: sizes are at least 1, but num_embeddings is 0 and embedding_dim is 3",

@@ -44,7 +44,8 @@ TEST_CASE("a noisy sine has its period and its noise") {
   CHECK_THROWS_WITH_AS(noisy_sine(-1, 1, 1), "noisy_sine: the length is -1", ValueError);
   CHECK_THROWS_WITH_AS(noisy_sine(1, 0, 1), "noisy_sine: the period must be above 0, not 0",
                        ValueError);
-  CHECK_THROWS_AS(noisy_sine(1, 1, -0.1), ValueError);
+  CHECK_THROWS_WITH_AS(noisy_sine(1, 1, -0.1), "noisy_sine: the noise must be at least 0, not -0.1",
+                       ValueError);
 }
 
 TEST_CASE("the Mackey-Glass equation: its fixed point, its chaos") {
@@ -63,10 +64,11 @@ TEST_CASE("the Mackey-Glass equation: its fixed point, its chaos") {
     const double slope = 0.2 * delayed / (1 + std::pow(delayed, 10)) - 0.1 * fine[t];
     CHECK((fine[t + 1] - fine[t - 1]) / 2 == doctest::Approx(slope).epsilon(0.02).scale(0.05));
   }
-  CHECK_THROWS_AS(mackey_glass(-1), ValueError);
+  CHECK_THROWS_WITH_AS(mackey_glass(-1), "mackey_glass: the length is -1", ValueError);
   CHECK_THROWS_WITH_AS(mackey_glass(1, 0), "mackey_glass: the delay must be at least 1, not 0",
                        ValueError);
-  CHECK_THROWS_AS(mackey_glass(1, 17, 0), ValueError);
+  CHECK_THROWS_WITH_AS(mackey_glass(1, 17, 0),
+                       "mackey_glass: the interval must be at least 1, not 0", ValueError);
 }
 
 TEST_CASE("an autoregression is found again") {
@@ -104,10 +106,11 @@ TEST_CASE("an autoregression of values that leave it open") {
   CHECK(zero.forecast(Values{0, 0}, 0).empty());
   CHECK_THROWS_WITH_AS(zero.forecast(Values{0}, 1),
                        "Autoregression: a history of 1 values for order 2", ValueError);
-  CHECK_THROWS_AS(zero.forecast(Values{0, 0}, -1), ValueError);
+  CHECK_THROWS_WITH_AS(zero.forecast(Values{0, 0}, -1), "Autoregression: -1 steps", ValueError);
   CHECK_THROWS_WITH_AS(fit_autoregression(Values(8, 1.0), 4),
                        "fit_autoregression: order 4 needs more than 8 values, not 8", ValueError);
-  CHECK_THROWS_AS(fit_autoregression(Values(8, 1.0), 0), ValueError);
+  CHECK_THROWS_WITH_AS(fit_autoregression(Values(8, 1.0), 0),
+                       "fit_autoregression: the order must be at least 1, not 0", ValueError);
 }
 
 TEST_CASE("a Markov chain counts transitions") {
@@ -135,7 +138,8 @@ TEST_CASE("a Markov chain counts transitions") {
 
   CHECK_THROWS_WITH_AS(MarkovChain(Values{1}, 2, 0.1),
                        "MarkovChain: the series has 1 values, and needs 2", ValueError);
-  CHECK_THROWS_AS(MarkovChain(x, 0, 0.1), ValueError);
-  CHECK_THROWS_AS(MarkovChain(x, 2, 0), ValueError);
-  CHECK_THROWS_AS(chain.forecast(0, -1), ValueError);
+  CHECK_THROWS_WITH_AS(MarkovChain(x, 0, 0.1), "MarkovChain: 0 states", ValueError);
+  CHECK_THROWS_WITH_AS(MarkovChain(x, 2, 0), "MarkovChain: epsilon must be above 0, not 0",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(chain.forecast(0, -1), "MarkovChain: -1 steps", ValueError);
 }
