@@ -390,6 +390,24 @@ TEST_CASE("DetectAnomaly: in a sweep, with the operation whose rule it is") {
                        AnomalyError);
 }
 
+TEST_CASE("DetectAnomaly: a gradient that a sweep begins with") {
+  const Tensor x = leaf(tensor({1, 2}));
+  const DetectAnomaly detect({{"x", x}});
+  Tensor y;
+  {
+    const Step step(2);
+    y = x * 2.0;
+  }
+  const Tensor nan = tensor({1.0, std::nan("")});
+  CHECK_THROWS_WITH_AS(
+      y.backward(nan),
+      "anomaly: the gradient of mul (2) has NaN in 1 of 2 elements, the first at 1; time step 2",
+      AnomalyError);
+  CHECK_THROWS_WITH_AS(x.backward(nan),
+                       "anomaly: the gradient of x (2) has NaN in 1 of 2 elements, the first at 1",
+                       AnomalyError);
+}
+
 TEST_CASE("DetectAnomaly: masks of minus infinity are none, and without one nothing is checked") {
   const double inf = std::numeric_limits<double>::infinity();
   const Tensor x = leaf(tensor({{1, 2}, {3, 4}}));
