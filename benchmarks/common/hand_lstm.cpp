@@ -16,11 +16,9 @@ namespace bench {
 
 using namespace unroll::kernels;
 
-Buffer::Buffer(std::int64_t size) : size_(size) {
-  const std::size_t bytes = (static_cast<std::size_t>(size) * sizeof(float) + 63) / 64 * 64;
-  data_.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
-  if (!data_) throw std::bad_alloc();
-  std::memset(data_.get(), 0, bytes);
+Buffer::Buffer(std::int64_t size)
+    : size_(size), data_(static_cast<float*>(unroll::detail::pool_allocate(bytes()))) {
+  std::fill_n(data_, size, 0.0f);
 }
 
 namespace {

@@ -3,29 +3,30 @@
 /// operations, only the library's kernels. What these kernels allow, and so the yardstick for the
 /// library.
 
+#include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 
 #include "common/stopwatch.h"
 #include "framework/kernels/kernels.h"
+#include "framework/memory.h"
 
 namespace bench {
 
-/// 64-byte aligned floats, 0 at first.
+/// Floats from the library's pool, as its tensors have them: on large pages; 0 at first.
 class Buffer {
  public:
   explicit Buffer(std::int64_t size);
-  float* data() const { return data_.get(); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { unroll::detail::pool_release(data_, bytes()); }
+  float* data() const { return data_; }
   std::int64_t size() const { return size_; }
-  operator float*() const { return data_.get(); }
+  operator float*() const { return data_; }
 
  private:
-  struct Free {
-    void operator()(float* p) const { std::free(p); }
-  };
-  std::unique_ptr<float[], Free> data_;
+  std::size_t bytes() const { return static_cast<std::size_t>(size_) * sizeof(float); }
   std::int64_t size_;
+  float* data_;
 };
 
 /// All buffers are made once, for one size. A training step is
