@@ -162,6 +162,7 @@ void* system_allocate(std::size_t bytes) {
     memory = try_system(bytes);
   }
   if (!memory) throw std::bad_alloc();
+  if (cache.closed) leave_slab();  // nobody comes who would do it later
   return memory;
 }
 
