@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
+#include <limits>
 
 #include "framework/external.h"
 
@@ -20,7 +22,7 @@ std::string gnuplot_string(std::string_view text) {
 
 void draw_svg(const std::string& path, int width, int height, const std::string& commands) {
   const std::string script = fmt::format(
-      "set encoding utf8\n"
+      "set encoding utf8\nset linetype 9 linecolor rgb '#a6761d'\nset linetype cycle 9\n"
       "set terminal svg size {},{} dynamic noenhanced font 'sans-serif,14' background 'white'\n{}",
       width, height, commands);
   detail::write_by_program(path, script, [](const std::string& from, const std::string& to) {
@@ -32,6 +34,19 @@ void draw_svg(const std::string& path, int width, int height, const std::string&
 
 namespace {
 
+/// The range of an axis: what gnuplot chooses, except where all values are the same.
+std::string range(const char* axis, const std::vector<Curve>& curves, bool log_scale,
+                  double (*value)(const Curve&, std::size_t)) {
+  double low = std::numeric_limits<double>::infinity(), high = -low;
+  for (const Curve& curve : curves)
+    for (std::size_t n = 0; n < curve.y.size(); ++n)
+      if (const double v = value(curve, n); std::isfinite(v))
+        low = std::min(low, v), high = std::max(high, v);
+  if (low != high) return fmt::format("set {}range [*:*]\n", axis);
+  if (log_scale && low > 0) return fmt::format("set {}range [{}:{}]\n", axis, low / 2, low * 2);
+  return fmt::format("set {}range [{}:{}]\n", axis, low - 1, low + 1);
+}
+
 /// What gnuplot does for one panel; `number` keeps the names of its data apart from the others'.
 std::string panel_script(const Panel& panel, std::size_t number) {
   const auto& [options, curves] = panel;
@@ -39,21 +54,22 @@ std::string panel_script(const Panel& panel, std::size_t number) {
   auto out = std::back_inserter(script);
   fmt::format_to(out,
                  "set title {}\nset xlabel {}\nset ylabel {}\nset grid\nset key {}\n"
-                 "unset logscale\n{}{}",
+                 "unset logscale\nset border back\n{}{}",
                  gnuplot_string(options.title), gnuplot_string(options.x_label),
                  gnuplot_string(options.y_label), options.legend,
                  options.log_scale ? fmt::format("set logscale y {}\n", options.log_base) : "",
                  options.log_x ? "set logscale x 10\n" : "");
-  const auto shorter = [](const Curve& a, const Curve& b) { return a.y.size() < b.y.size(); };
-  const auto longest = std::max_element(curves.begin(), curves.end(), shorter);
-  const bool single = longest != curves.end() && longest->y.size() == 1 && longest->x.empty();
-  script += single ? "set xrange [0:2]\n" : "set xrange [*:*]\n";
+  const auto at = [](const Curve& curve, std::size_t n) {
+    return curve.x.empty() ? static_cast<double>(n + 1) : curve.x.at(n);
+  };
+  script += range("x", curves, options.log_x, at);
+  script += range("y", curves, options.log_scale,
+                  [](const Curve& curve, std::size_t n) { return curve.y[n]; });
   for (std::size_t i = 0; i < curves.size(); ++i) {
     const Curve& curve = curves[i];
     fmt::format_to(out, "$curve{}_{} << END\n", number, i);
     for (std::size_t n = 0; n < curve.y.size(); ++n)
-      fmt::format_to(out, "{} {}\n", curve.x.empty() ? static_cast<double>(n + 1) : curve.x.at(n),
-                     curve.y[n]);
+      fmt::format_to(out, "{} {}\n", at(curve, n), curve.y[n]);
     fmt::format_to(out, "END\n");
   }
   for (std::size_t i = 0; i < curves.size(); ++i)
@@ -71,7 +87,7 @@ void draw_curves(const std::string& path, const std::vector<Panel>& panels) {
   std::string script;
   if (panels.size() > 1) script = fmt::format("set multiplot layout {},1\n", panels.size());
   for (std::size_t i = 0; i < panels.size(); ++i) script += panel_script(panels[i], i);
-  draw_svg(path, 720, panels.size() > 1 ? 320 * static_cast<int>(panels.size()) : 420, script);
+  draw_svg(path, 720, panels.size() > 1 ? 380 * static_cast<int>(panels.size()) : 420, script);
 }
 
 }  // namespace unroll

@@ -25,13 +25,13 @@ struct Curve {
 
 /// Axes and what is written at them.
 struct PlotOptions {
-  std::string title{};               ///< above the picture
-  std::string x_label{};             ///< below the x axis
-  std::string y_label{};             ///< beside the y axis
-  bool log_scale = false;            ///< the y axis in powers of log_base
-  bool log_x = false;                ///< the x axis in powers of ten
-  int log_base = 2;                  ///< of the y axis
-  std::string legend = "top right";  ///< where it stands, in gnuplot's words for `set key`
+  std::string title{};           ///< above the picture
+  std::string x_label{};         ///< below the x axis
+  std::string y_label{};         ///< beside the y axis
+  bool log_scale = false;        ///< the y axis in powers of log_base
+  bool log_x = false;            ///< the x axis in powers of ten
+  int log_base = 2;              ///< of the y axis
+  std::string legend = "below";  ///< where it stands, in gnuplot's words for `set key`
 };
 
 /// Curves and the axes that they share.
