@@ -4,8 +4,9 @@
 usage: examples/data/make_ner.py [DIRECTORY]
 
 The names are made of syllables (characters in Chinese). Any name may be a person here and a brand
-there: only the words around it say which. No name of the test part is seen in training. English has
-the tag scheme BIO, Chinese, by characters, BMES.
+there: only the words around it say which. No name of the test part, first names included, is seen
+in training; the patterns of the sentences are. English has the tag scheme BIO, Chinese, by
+characters, BMES.
 """
 
 import pathlib
@@ -17,7 +18,6 @@ import sys
 ENGLISH = {
     "PERSON": "<per NAME>|<per NAME>|<per FIRST NAME>|<per FIRST NAME>|Mr. <per NAME>",
     "BRAND": "<brand NAME>|<brand NAME>|<brand NAME>|<brand NAME Motors>|<brand NAME & Sons>",
-    "FIRST": "Anna|Tom|Clara|Peter|Ida|Hugo|Nora|Simon|Vera|Oscar",
     "TIME": "yesterday|last year|this morning|on Monday|in May|again",
     "PLACE": "at the station|near the harbour|in the north|by the river|in town",
     "KIN": "brother|mother|neighbour|teacher|friend|uncle",
@@ -82,11 +82,13 @@ PERSON和PERSONPLACE见面。|BRAND和BRAND降低了THING的价格。
 }
 FRONT = "Mar Tar Kel Dun Hal Ber Lin Wen Cor Fal Gar Hol Jen Lam Nor Pel Ros Sel Tul Ver Win Bram Cald Stan"
 BACK = "low ven rick more ton by man ley ford well son ner dale field kin mer sted wick"
+FIRST_FRONT = "An El Ma Jo Ti No Vi Os Ru Lu Cla Si Be Da Fe Gre Hu I Ka Ol Pe Ro Sa Wi"
+FIRST_BACK = "na mo ra lin bert vin da la nya ric tha dor mund sa"
 CHARACTERS = "林安华康乐天海星明宏达美佳丰泰和永利德福长新东方金龙白云秋江"
 
 
-def english_names(rng):
-    names = [front + back for front in FRONT.split() for back in BACK.split()]
+def english_names(rng, fronts=FRONT, backs=BACK):
+    names = [front + back for front in fronts.split() for back in backs.split()]
     rng.shuffle(names)
     return names
 
@@ -134,10 +136,16 @@ def main():
     ):
         rng = random.Random(name)
         names = make_names(rng)
-        parts = {"train": (1000, names[:250]), "dev": (200, names[250:300]), "test": (400, names[300:])}
-        for part, (count, known) in parts.items():
+        # So many that most of them are rare.
+        first = english_names(random.Random("first"), FIRST_FRONT, FIRST_BACK)
+        parts = {
+            "train": (1000, names[:250], first[:200]),
+            "dev": (200, names[250:300], first[200:250]),
+            "test": (400, names[300:], first[250:]),
+        }
+        for part, (count, known, known_first) in parts.items():
             words = {slot: text.strip().replace("\n", "|").split("|") for slot, text in slots.items()}
-            words["NAME"] = known
+            words |= {"NAME": known, "FIRST": known_first}
             sentences = ["\n".join(sentence(rng, words, split, prefixes)) for _ in range(count)]
             text = "\n\n".join(sentences) + "\n"
             (directory / f"ner.{name}.{part}.conll").write_text(text, encoding="utf-8")
