@@ -104,7 +104,8 @@ void compare_norms(const Config& config) {
                      {.title = "How far a gradient reaches",
                       .x_label = "distance T - k",
                       .y_label = "|dL_T/dh_k|",
-                      .log_scale = true},
+                      .log_scale = true,
+                      .log_base = 10},
                      curves);
   examples::heatmap_svg(file_of_part(config.training.plot, "heatmap"), heatmap, rows);
 }
@@ -155,13 +156,15 @@ int train(Config config, const std::string& part, examples::Call call,
     std::vector<examples::Panel> panels{{{.title = title,
                                           .x_label = clipping ? "epoch" : "seconds of training",
                                           .y_label = "mean squared error",
-                                          .log_scale = true},
+                                          .log_scale = true,
+                                          .log_base = 10},
                                          loss}};
     if (clipping)
       panels.push_back({{.title = "Largest norm of the gradient, before clipping",
                          .x_label = "epoch",
                          .y_label = "norm",
-                         .log_scale = true},
+                         .log_scale = true,
+                         .log_base = 10},
                         norm});
     examples::plot_svg(options.plot, panels);
   }
@@ -177,7 +180,7 @@ int main(int argc, char** argv) {
                                     argv);
   return program.run(
       config, {"parts", "hidden"},
-      [&](const examples::Call& call, const examples::Checkpoint* saved) {
+      [&](const Config&, const examples::Call& call, const examples::Checkpoint* saved) {
         if (!config.training.plot.empty()) examples::require_writable(config.training.plot);
         if (config.has("gradients")) compare_gradients(config);
         if (config.has("norms")) compare_norms(config);
@@ -185,6 +188,5 @@ int main(int argc, char** argv) {
         for (const char* part : {"truncation", "clipping"})
           if (config.has(part) && code == 0) code = train(config, part, call, saved);
         return code;
-      },
-      [](const CLI::App&, const examples::Checkpoint&) {});
+      });
 }

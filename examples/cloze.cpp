@@ -157,8 +157,7 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
     if (lines.size() < 10) throw ValueError(path + " has less than ten lines");
     return lines;
   };
-  const std::string path =
-      config.text.empty() ? examples::bundled(config.language + ".txt") : config.text;
+  const auto path = config.text.empty() ? examples::bundled(config.language + ".txt") : config.text;
   std::vector<std::vector<std::string>> lines, held_out;
   for (auto& line : read(path)) {
     const bool tenth = (lines.size() + held_out.size()) % 10 == 9 && config.test.empty();
@@ -201,7 +200,9 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
         return examples::Metrics{{"test_accuracy", measure(models.both, test_set).first},
                                  {"test_accuracy_left", measure(models.left, test_set).first}};
       });
-  training.plot("accuracy on blanks in text that is not learned", "accuracy",
+  training.plot({.title = "accuracy on blanks in text that is not learned",
+                 .x_label = "epoch",
+                 .y_label = "accuracy"},
                 {{"test_accuracy", "both sides"}, {"test_accuracy_left", "left to right"}});
   if (!complete) return training.exit_code();
 
@@ -236,10 +237,7 @@ int main(int argc, char** argv) {
   program.add_command("fill", "fill in the blanks, _, of lines that are given or on stdin")
       .add_option("lines", lines, "lines with blanks");
   return program.run(
-      config, {"level", "embed", "hidden"},
-      [&](const examples::Call& call, const examples::Checkpoint* saved) {
-        return train(config, call, saved);
-      },
+      config, {"level", "embed", "hidden"}, train,
       [&](const CLI::App&, const examples::Checkpoint& saved) {
         const Vocab vocab = Vocab::from_text(saved.text("vocabulary"), saved.path());
         Models models(config, vocab.size());

@@ -9,7 +9,6 @@
 #include <fmt/format.h>
 #include <unroll/unroll.h>
 
-#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <memory>
@@ -18,11 +17,8 @@
 #include <vector>
 
 #include "common/comparison.h"
-#include "common/options.h"
-#include "common/plot.h"
 #include "common/program.h"
 #include "common/tokenizer.h"
-#include "common/training.h"
 
 using namespace unroll;
 using examples::Batch;
@@ -213,8 +209,7 @@ class Contest {
     const double gru = tokens_per_second(comparison.learners()[0].curve);
     for (const examples::Learner& learner : comparison.learners()) {
       if (learner.curve.diverged)
-        throw ValueError(fmt::format("the loss of {} is not finite: try a smaller --lr or --clip",
-                                     learner.name));
+        throw ValueError(learner.name + ": the loss is not finite: try a smaller --lr or --clip");
       const double speed = tokens_per_second(learner.curve);
       const double perplexity = std::exp(learner.curve.loss.back());
       fmt::print("{:8} {:>10} {:11.3f} {:>9} {:9.2f}\n", learner.name,
@@ -246,7 +241,7 @@ int main(int argc, char** argv) {
   generate.add_option("--length", length, "characters to write")->check(examples::at_least(0));
   return program.run(
       config, {"hidden", "layers"},
-      [&](const examples::Call& call, const examples::Checkpoint* saved) {
+      [&](const Config&, const examples::Call& call, const examples::Checkpoint* saved) {
         return Contest(config, call, saved).train(call, saved);
       },
       [&](const CLI::App&, const examples::Checkpoint& saved) {

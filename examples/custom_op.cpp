@@ -8,10 +8,11 @@
 #include <unroll/unroll.h>
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "common/options.h"
-#include "common/program.h"
-#include "common/progress.h"
+#include "common/training.h"
 
 using namespace unroll;
 
@@ -81,13 +82,27 @@ Tensor binarize(const Tensor& x) {
 
 constexpr double kDecay = 0.9;
 
+struct Config {
+  std::int64_t steps = 20, hidden = 16, bits = 8;
+  examples::TrainingOptions training{.batch = 64, .lr = 0.01, .plot = "custom_op.svg"};
+
+  template <class F>
+  void each(F&& option) {
+    using examples::at_least;
+    option("steps", steps, "numbers in a sequence", at_least(1));
+    option("hidden", hidden, "units that add up", at_least(1));
+    option("bits", bits, "units of 0 or 1", at_least(1));
+    training.each(option);
+  }
+};
+
 /// Numbers in, bits inside, a score out: how likely it is that the leaky sum of the numbers is
 /// above 0.
 struct Network : Module {
-  explicit Network(std::int64_t hidden, std::int64_t bits)
-      : in(child("in", Linear(1, hidden))),
-        code(child("code", Linear(hidden, bits))),
-        out(child("out", Linear(bits, 1))) {}
+  explicit Network(const Config& config)
+      : in(child("in", Linear(1, config.hidden))),
+        code(child("code", Linear(config.hidden, config.bits))),
+        out(child("out", Linear(config.bits, 1))) {}
   /// xs: [T, B, 1]; returns [B].
   Tensor operator()(const Tensor& xs) const {
     const Scope here = scope();
@@ -97,76 +112,67 @@ struct Network : Module {
   Linear in, code, out;
 };
 
-/// How many of the sequences get the right sign.
-double accuracy(const Network& net, const Tensor& xs, const Tensor& labels) {
-  const NoGrad no_grad;
-  return mean(((net(xs) > 0.0) == labels).to(DType::f64)).item();
+/// Sequences [T, B, 1], and whether their leaky sums are above 0, [B].
+std::pair<Tensor, Tensor> sequences(const Config& config, std::int64_t count) {
+  const Tensor xs = normal({config.steps, count, 1});
+  return {xs, squeeze(leaky_sum(xs, kDecay)[-1], 1) > 0.0};
+}
+
+/// A gradient is right when differences of the value say so.
+void check_gradients() {
+  const Tensor x = normal({5, 3}, 0, 1, DType::f64).requires_grad_();
+  gradcheck([](const auto& inputs) { return softsign(inputs[0]); }, {x}, {.order = 2});
+  gradcheck([](const auto& inputs) { return leaky_sum(inputs[0], kDecay); }, {x}, {.order = 2});
+  fmt::print("softsign and leaky_sum: first and second derivatives are right\n");
+  fmt::print("{}\n", gradcheck_message(
+                         [](const auto& inputs) { return tanh(wrong_softsign(inputs[0])); }, {x}));
+}
+
+/// Returns the exit code.
+int train(const Config& config, const examples::Call& call, const examples::Checkpoint* saved) {
+  manual_seed(config.training.seed);
+  check_gradients();
+  Network net(config);
+  Adam optimizer(net.parameters(), {.lr = config.training.lr});
+  const auto [test_xs, test_labels] = sequences(config, 1000);
+  const auto accuracy = [&, &xs = test_xs, &labels = test_labels] {
+    const NoGrad no_grad;
+    return mean(((net(xs) > 0.0) == labels).to(DType::f64)).item();
+  };
+  fmt::print("before training: {:.1f} % of new sequences are right, by a guess 50 %\n",
+             100 * accuracy());
+
+  examples::Training training(
+      config.training, call, net, optimizer,
+      [&](examples::Checkpoint& file) { file.add_values("config", config); }, "sequences");
+  if (saved) training.go_on_from(*saved);
+  const bool complete = training.run(
+      [](Generator&) { return std::vector<int>(100); },  // batches of an epoch, each a new one
+      [&](int) {
+        const auto [xs, labels] = sequences(config, config.training.batch);
+        return examples::TrainingLoss{binary_cross_entropy_with_logits(net(xs), labels),
+                                      config.training.batch};
+      },
+      [&] {
+        return examples::Metrics{{"accuracy", accuracy()}};
+      });
+  training.plot(
+      {.title = "new sequences that are right", .x_label = "epoch", .y_label = "accuracy"},
+      {{"accuracy", "through bits"}});
+  if (!complete) return training.exit_code();
+  training.log_final({{"accuracy", accuracy()}});
+  fmt::print(
+      "after training: {:.1f} % of new sequences are right, through {} bits that have no "
+      "derivative\n",
+      100 * accuracy(), config.bits);
+  return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::int64_t steps = 20, batch = 64, hidden = 16, bits = 8, epochs = 10;
-  double lr = 0.01;
-  std::uint64_t seed = 0;
-  int threads = 0;
-  bool quiet = false;
-
-  CLI::App app("Operations of your own, checked and used.", "custom_op");
-  app.option_defaults()->always_capture_default();
-  app.add_option("--steps", steps, "numbers in a sequence")->check(examples::at_least(1));
-  app.add_option("--batch", batch, "sequences side by side")->check(examples::at_least(1));
-  app.add_option("--hidden", hidden, "units that add up")->check(examples::at_least(1));
-  app.add_option("--bits", bits, "units of 0 or 1")->check(examples::at_least(1));
-  app.add_option("--epochs", epochs, "of 100 batches")->check(examples::at_least(1));
-  app.add_option("--lr", lr, "learning rate of Adam")->check(examples::above(0));
-  app.add_option("--seed", seed, "of all random numbers");
-  app.add_option("--threads", threads, "0: one per core")->check(examples::at_least(0));
-  app.add_flag("--quiet", quiet, "no progress");
-
-  return examples::run(app, argc, argv, [&] {
-    if (threads > 0) set_num_threads(threads);
-    manual_seed(seed);
-
-    // A gradient is right when differences of the value say so.
-    const Tensor x = normal({5, 3}, 0, 1, DType::f64).requires_grad_();
-    gradcheck([](const auto& inputs) { return softsign(inputs[0]); }, {x}, {.order = 2});
-    gradcheck([](const auto& inputs) { return leaky_sum(inputs[0], kDecay); }, {x}, {.order = 2});
-    fmt::print("softsign and leaky_sum: first and second derivatives are right\n");
-    fmt::print(
-        "{}\n",
-        gradcheck_message([](const auto& inputs) { return tanh(wrong_softsign(inputs[0])); }, {x}));
-
-    Network net(hidden, bits);
-    Adam optimizer(net.parameters(), {.lr = lr});
-    const auto sequences = [&](std::int64_t count) {
-      const Tensor xs = normal({steps, count, 1});
-      return std::pair{xs, squeeze(leaky_sum(xs, kDecay)[-1], 1) > 0.0};
-    };
-    const auto [test_xs, test_labels] = sequences(1000);
-    fmt::print("before training: {:.1f} % of new sequences are right\n",
-               100 * accuracy(net, test_xs, test_labels));
-    examples::Progress progress(
-        {.total = epochs * 100 * batch, .unit = "sequences", .quiet = quiet});
-    for (std::int64_t epoch = 1; epoch <= epochs; ++epoch) {
-      double total = 0;
-      for (int i = 0; i < 100; ++i) {
-        const auto [xs, labels] = sequences(batch);
-        const Tensor loss = binary_cross_entropy_with_logits(net(xs), labels);
-        optimizer.zero_grad();
-        loss.backward();
-        optimizer.step();
-        total += loss.item();
-      }
-      progress.update(epoch * 100 * batch,
-                      fmt::format("epoch {}/{}  loss {:.3f}", epoch, epochs, total / 100));
-    }
-    const double right = 100 * accuracy(net, test_xs, test_labels);
-    progress.finish(epochs * 100 * batch, fmt::format("accuracy {:.1f} %", right));
-    fmt::print(
-        "after training: {:.1f} % of new sequences are right, through {} bits that have no "
-        "derivative\n",
-        right, bits);
-    return 0;
-  });
+  Config config;
+  examples::TrainingProgram program("Operations of your own, checked and used.", "custom_op", argc,
+                                    argv);
+  return program.run(config, {"hidden", "bits"}, train);
 }

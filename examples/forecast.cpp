@@ -182,14 +182,10 @@ int main(int argc, char** argv) {
       ->check(examples::at_least(1));
   ahead.add_option("--csv", csv, "CSV file with a series (default: the one that it learned)");
   ahead.add_option("--column", column, "name or number of its column (default: the last one)");
-  return program.run(
-      config, {"cells", "hidden"},
-      [&](const examples::Call& call, const examples::Checkpoint* saved) {
-        return train(config, call, saved);
-      },
-      [&](const CLI::App&, const examples::Checkpoint& saved) {
-        Config learned = saved.values<Config>("config");
-        if (!csv.empty()) learned.csv = csv, learned.column = column;
-        look_ahead(learned, saved, length);
-      });
+  return program.run(config, {"cells", "hidden"}, train,
+                     [&](const CLI::App&, const examples::Checkpoint& saved) {
+                       Config learned = saved.values<Config>("config");
+                       if (!csv.empty()) learned.csv = csv, learned.column = column;
+                       look_ahead(learned, saved, length);
+                     });
 }

@@ -143,7 +143,8 @@ class Contest {
                                 config.length),
            .x_label = fmt::format("epoch of {} batches", config.batches),
            .y_label = task.adding ? "mean squared error" : "cross entropy",
-           .log_scale = true},
+           .log_scale = true,
+           .log_base = 10},
           curves);
     if (complete) comparison.log_final(report());
     return comparison.exit_code();
@@ -226,7 +227,7 @@ int main(int argc, char** argv) {
       ->check(examples::at_least(2));
   return program.run(
       config, {"task", "cells", "hidden"},
-      [&](const examples::Call& call, const examples::Checkpoint* saved) {
+      [&](const Config&, const examples::Call& call, const examples::Checkpoint* saved) {
         return Contest(config, call).train(call, saved);
       },
       [&](const CLI::App&, const examples::Checkpoint& saved) {

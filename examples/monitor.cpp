@@ -4,6 +4,7 @@
 //   monitor generate --labels faults.txt      prints such a sensor's values
 //   command | monitor watch                   a number per line of yours, as they come
 //   monitor watch --labels faults.txt         ... and how many of the faults were found
+//   monitor watch --history past.csv          ... that knows what was before
 //
 // docs/examples/monitor.md has the equations and all options.
 
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <optional>
 #include <string>
@@ -39,10 +41,11 @@ using monitor::Config, monitor::Monitor, monitor::Score, monitor::Sensor, monito
 namespace {
 
 /// Numbers from stdin, as they come. Returns the exit code.
-int watch(Monitor& monitor, const std::string& labels, bool quiet) {
-  const examples::Interrupt interrupt;
+int watch(Monitor& monitor, const std::string& labels, bool quiet,
+          const examples::Interrupt& interrupt) {
   std::ifstream faults(labels);
-  if (!labels.empty() && !faults) throw FileError(fmt::format("cannot read '{}'", labels));
+  if (!labels.empty() && (!faults || std::filesystem::is_directory(labels)))
+    throw FileError(fmt::format("cannot read '{}'", labels));
   examples::LineReader reader(STDIN_FILENO);
   Score score;
   std::int64_t number = 0;
@@ -71,8 +74,8 @@ int watch(Monitor& monitor, const std::string& labels, bool quiet) {
 }
 
 /// The generated sensor, by the forecaster and by persistence. Returns the exit code.
-int demonstrate(Monitor& monitor, const Config& config, std::int64_t length, bool quiet) {
-  const examples::Interrupt interrupt;
+int demonstrate(Monitor& monitor, const Config& config, std::int64_t length, bool quiet,
+                const examples::Interrupt& interrupt) {
   Sensor sensor(config.seed);
   monitor::Persistence persistence;
   Watcher naive;
@@ -83,7 +86,7 @@ int demonstrate(Monitor& monitor, const Config& config, std::int64_t length, boo
   } rows[] = {{"persistence"}, {"network"}};
   std::int64_t good = 0, t = 0;  // values with nothing wrong; all values
   {
-    examples::Progress progress({.total = length, .unit = "values", .quiet = quiet});
+    examples::Progress progress({.total = length, .quiet = quiet});
     for (; t < length && !interrupt.requested(); ++t) {
       const auto [x, fault] = sensor.next();
       const Verdict verdicts[] = {naive.watch(x, persistence, config), monitor.watch(x, t + 1)};
@@ -141,12 +144,19 @@ int main(int argc, char** argv) {
   CLI::App& generates = *app.add_subcommand("generate", "print the values of such a sensor");
   Config config;
   std::string load, save = "monitor.safetensors", labels;
-  std::int64_t length = 20'000;
+  std::string history;
+  std::int64_t length = 20'000, epochs = 1;
   int threads = 1;
   bool quiet = false;
   for (CLI::App* command : {&demo, &watches}) {
     examples::add_options(*command, config);
     command->add_option("--load", load, "what an earlier call saved, to go on from");
+    CLI::Option* past = command->add_option(
+        "--history", history, "CSV file whose last column is the past, to learn before the stream");
+    command->add_option("--epochs", epochs, "times through the history")
+        ->capture_default_str()
+        ->check(examples::at_least(1))
+        ->needs(past);
     command->add_option("--save", save, "file for the model; \"\": none")->capture_default_str();
     command->add_option("--threads", threads, "0: one per core")
         ->capture_default_str()
@@ -156,7 +166,9 @@ int main(int argc, char** argv) {
   watches.add_flag("--quiet", quiet, "no alarms, only what there was at the end");
   watches.add_option("--labels", labels, "file with the fault of each line, or nothing");
   generates.add_option("--labels", labels, "file for the fault of each value, or an empty line");
-  generates.add_option("--seed", config.seed, "of all random numbers")->capture_default_str();
+  generates.add_option("--seed", config.seed, "of all random numbers")
+      ->capture_default_str()
+      ->check(examples::at_least(0));
   for (CLI::App* command : {&demo, &generates})
     command->add_option("--length", length, "values")
         ->capture_default_str()
@@ -170,6 +182,7 @@ int main(int argc, char** argv) {
     if (threads > 0) set_num_threads(threads);
     if (!load.empty()) {
       const examples::Checkpoint saved(load);
+      saved.require_program("monitor");
       config = saved.values<Config>("config");
       const std::int64_t hidden = config.hidden;
       examples::parse(app, arguments);  // options that are given count more
@@ -179,7 +192,12 @@ int main(int argc, char** argv) {
     }
     manual_seed(config.seed);
     Monitor monitor(config, load, save);
-    return watches.parsed() ? watch(monitor, labels, quiet)
-                            : demonstrate(monitor, config, length, quiet);
+    const examples::Interrupt interrupt;
+    if (!history.empty()) {
+      const CsvTable past = read_csv(history);
+      monitor.learn(past.numbers(std::to_string(past.columns())), epochs, quiet, interrupt);
+    }
+    return watches.parsed() ? watch(monitor, labels, quiet, interrupt)
+                            : demonstrate(monitor, config, length, quiet, interrupt);
   });
 }

@@ -25,8 +25,6 @@ using ner::Config, ner::Dataset, ner::Tagger, ner::Tags, ner::Vocabularies;
 
 namespace {
 
-// --- Data ---------------------------------------------------------------------------------------
-
 /// The sentences of a file, with entities as BIO. Says which tags break the rules of their scheme.
 std::vector<TaggedSentence> read(const Config& config, const std::string& path) {
   if (path.empty()) return {};
@@ -34,10 +32,10 @@ std::vector<TaggedSentence> read(const Config& config, const std::string& path) 
   if (config.tags == "plain") return sentences;
   auto broken = convert_scheme(sentences, path, scheme_from_name(*config.scheme), TagScheme::BIO);
   if (broken.empty()) return sentences;
-  const std::string what =
-      fmt::format("{} tags break the rules of {}", broken.size(), *config.scheme);
-  broken.resize(std::min<std::size_t>(broken.size(), 5));
-  examples::warn(what + "; they count as conlleval has it:\n" + join(broken, "\n"));
+  examples::warn(
+      fmt::format("{} tags break the rules of {}; they count as conlleval has it:\n{}",
+                  broken.size(), *config.scheme,
+                  join({broken.begin(), broken.begin() + std::min(std::ssize(broken), 5L)}, "\n")));
   return sentences;
 }
 
@@ -73,8 +71,6 @@ Dataset encode(const Config& config, const Vocabularies& vocabs,
   return data;
 }
 
-// --- Tagging and scoring ------------------------------------------------------------------------
-
 /// The indices of the tags of each sentence of a batch.
 using Model = std::function<Sequences(const Dataset&, const PaddedBatch&)>;
 
@@ -100,11 +96,9 @@ examples::Metrics measure(const Config& config, const Tags& expected, const Tags
           {"accuracy", s.accuracy()}};
 }
 
-// --- Commands -----------------------------------------------------------------------------------
-
 int train(Config config, const examples::Call& call, const examples::Checkpoint* saved) {
-  const bool chinese = config.language == "chinese";
-  if (!config.scheme) config.scheme = config.files.train.empty() && chinese ? "BMES" : "BIO";
+  if (!config.scheme)
+    config.scheme = config.files.train.empty() && config.language == "chinese" ? "BMES" : "BIO";
   const auto files = config.files.or_bundled("ner." + config.language, "conll");
   const std::vector<TaggedSentence> sentences = read(config, files.train);
   Vocabularies vocabs = make_vocabularies(config, sentences);
@@ -162,7 +156,8 @@ int train(Config config, const examples::Call& call, const examples::Checkpoint*
         return examples::Metrics{{curve, score(bilstm, watched)[0].second},
                                  {curve + "_hmm", hmm_score}};
       });
-  training.plot(curve, metric, {{curve, name}, {curve + "_hmm", "HMM"}});
+  training.plot({.title = curve, .x_label = "epoch", .y_label = metric},
+                {{curve, name}, {curve + "_hmm", "HMM"}});
   if (!complete) return training.exit_code();
 
   fmt::print("\nAfter {} epochs, {:.1f} s:\n\n{:<22}", training.epochs(), training.seconds(), "");
@@ -205,9 +200,8 @@ void tag(const examples::Checkpoint& saved, const std::vector<std::string>& line
   tagger.eval();
   const NoGrad no_grad;
   examples::for_each_line(lines, [&](const std::string& line, const std::string&) {
-    const bool chinese = config.language == "chinese";
-    const TaggedSentence sentence{
-        chinese ? split_characters(line) : split_punctuation(line), {}, {}};
+    const auto split = config.language == "chinese" ? split_characters : split_punctuation;
+    const TaggedSentence sentence{split(line), {}, {}};
     if (sentence.tokens.empty()) return;
     const Dataset data = encode(config, vocabs, {sentence});
     auto tags = vocabs.tags.decode(tagger.best(data, pad_sequences(data.forms, 0))[0]);
@@ -229,8 +223,5 @@ int main(int argc, char** argv) {
       .add_option("lines", lines, "sentences to tag");
   return program.run(
       config, {"language", "tags", "crf", "lower", "embed", "hidden", "char-embed", "char-hidden"},
-      [&](const examples::Call& call, const examples::Checkpoint* saved) {
-        return train(config, call, saved);
-      },
-      [&](const CLI::App&, const examples::Checkpoint& saved) { tag(saved, lines); });
+      train, [&](const CLI::App&, const examples::Checkpoint& saved) { tag(saved, lines); });
 }

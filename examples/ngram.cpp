@@ -109,7 +109,8 @@ void show_frequencies(const Config& config, const std::string& path) {
                         .x_label = "rank",
                         .y_label = "number",
                         .log_scale = true,
-                        .log_x = true},
+                        .log_x = true,
+                        .log_base = 10},
                        curves);
 }
 
@@ -138,6 +139,7 @@ int train(Config config, const examples::Call& call, const examples::Checkpoint*
   std::optional<examples::Checkpoint> given;
   if (!config.network.empty()) {
     given.emplace(config.network);
+    given->require_program("language_model");
     network_config = given->values<language_model::Config>("config");
     vocabulary = given->text("vocabulary");
     config.text = network_config.text;
@@ -160,6 +162,7 @@ int train(Config config, const examples::Call& call, const examples::Checkpoint*
   if (given) {
     given->load("model", network);
     examples::Checkpoint file;
+    file.add_program(call.name);
     describe(file);
     file.add("model", network);
     if (!call.save.empty()) file.save(call.save);
@@ -203,10 +206,7 @@ int main(int argc, char** argv) {
   program.add_command("score", "print log p of lines, given or on stdin, by each model")
       .add_option("lines", lines, "lines to score");
   return program.run(
-      config, {"level", "clean", "hidden"},
-      [&](const examples::Call& call, const examples::Checkpoint* saved) {
-        return train(config, call, saved);
-      },
+      config, {"level", "clean", "hidden"}, train,
       [&](const CLI::App&, const examples::Checkpoint& saved) {
         const auto learned = saved.values<language_model::Config>("network");
         const Corpus corpus(learned, config.held_out, saved.text("vocabulary"), saved.path());

@@ -8,9 +8,13 @@
 
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "common/interrupt.h"
+#include "common/json_log.h"
 #include "common/options.h"
+#include "common/plot.h"
 #include "common/program.h"
 #include "common/progress.h"
 
@@ -27,6 +31,9 @@ struct Parameters {
   Tensor w_hq;  ///< [H, V]: from the hidden state to the scores of the next character
   Tensor b_q;   ///< [V]
 
+  NamedTensors named() const {
+    return {{"w_xh", w_xh}, {"w_hh", w_hh}, {"b_h", b_h}, {"w_hq", w_hq}, {"b_q", b_q}};
+  }
   std::vector<Tensor> all() const { return {w_xh, w_hh, b_h, w_hq, b_q}; }
 };
 
@@ -107,10 +114,13 @@ std::string predict(const Parameters& p, const Vocab& vocab, const std::string& 
 
 int main(int argc, char** argv) {
   std::string text = examples::bundled("english.txt"), sampling = "sequential",
-              prefix = "the ferry";
+              prefix = "the ferry", from, save = "rnn_from_scratch.safetensors", log_file,
+              plot = "rnn_from_scratch.svg";
   std::int64_t max_tokens = 10'000, hidden = 512, batch = 32, steps = 35, epochs = 100;
   double lr = 1, clip = 1;
   std::uint64_t seed = 0;
+  int threads = 0;
+  bool quiet = false;
 
   CLI::App app("A recurrent network from tensors only.", "rnn_from_scratch");
   app.option_defaults()->always_capture_default();
@@ -125,8 +135,14 @@ int main(int argc, char** argv) {
   app.add_option("--epochs", epochs, "times through the text")->check(examples::at_least(1));
   app.add_option("--lr", lr, "learning rate")->check(examples::above(0));
   app.add_option("--clip", clip, "largest length of the gradient")->check(examples::above(0));
-  app.add_option("--seed", seed, "of all random numbers");
+  app.add_option("--seed", seed, "of all random numbers")->check(examples::at_least(0));
+  app.add_option("--threads", threads, "0: one per core")->check(examples::at_least(0));
   app.add_option("--prefix", prefix, "text to continue");
+  app.add_option("--load", from, "file with parameters to start from");
+  app.add_option("--save", save, "file for the parameters; \"\": none");
+  app.add_option("--log", log_file, "file for one JSON object per epoch");
+  app.add_option("--plot", plot, "SVG file for the perplexity; \"\": none");
+  app.add_flag("--quiet", quiet, "no progress");
 
   return examples::run(app, argc, argv, [&] {
     std::vector<std::string> characters;
@@ -143,12 +159,22 @@ int main(int argc, char** argv) {
     prefix = letters_only(prefix);
     if (prefix.empty()) throw ValueError("--prefix has no letters");
 
+    for (const std::string& path : {save, plot})
+      if (!path.empty()) examples::require_writable(path);
+
+    if (threads > 0) set_num_threads(threads);
     manual_seed(seed);
     const Parameters p = make_parameters(vocab.size(), hidden);
+    if (!from.empty()) {
+      const NoGrad no_grad;
+      copy_values(load_safetensors(from).tensors, p.named(), from);
+    }
     fmt::print("Before training: {}\n", predict(p, vocab, prefix, 50));
 
-    examples::Progress progress({.total = epochs * std::ssize(corpus)});
-    double perplexity = 0;
+    examples::JsonLog log(log_file, false);
+    examples::Progress progress({.total = epochs, .quiet = quiet});
+    const examples::Interrupt interrupt;  // Ctrl-C ends the training after this epoch
+    std::vector<double> perplexity;       // of each epoch
     for (std::int64_t epoch = 1; epoch <= epochs; ++epoch) {
       const WindowOptions windows{batch, steps};
       const WindowBatches batches = sampling == "random" ? random_windows(corpus, windows)
@@ -167,14 +193,25 @@ int main(int argc, char** argv) {
       }
       // Perplexity: e^loss, among how many equally probable characters the network hesitates.
       const double loss = total / static_cast<double>(batches.size());
-      perplexity = std::exp(loss);
-      progress.update(epoch * std::ssize(corpus),
-                      fmt::format("epoch {}/{}  loss {:.3f}  perplexity {:.2f}", epoch, epochs,
-                                  loss, perplexity));
+      if (!std::isfinite(loss))
+        throw ValueError(fmt::format("the loss is {}: try a smaller --lr or --clip", loss));
+      perplexity.push_back(std::exp(loss));
+      log.write({{"epoch", epoch}, {"train_perplexity", perplexity.back()}});
+      progress.update(epoch, fmt::format("epoch {}/{}  loss {:.3f}  perplexity {:.2f}", epoch,
+                                         epochs, loss, perplexity.back()));
+      if (interrupt.requested()) break;
     }
-    progress.finish(epochs * std::ssize(corpus), fmt::format("perplexity {:.2f}", perplexity));
+    if (!save.empty()) save_safetensors(save, p.named());
+    if (!plot.empty())
+      examples::plot_svg(plot,
+                         {.title = fmt::format("RNN from scratch, hidden size {}", hidden),
+                          .x_label = "epoch",
+                          .y_label = "perplexity",
+                          .log_scale = true},
+                         {{"training", perplexity}});
     fmt::print("After training:  {}\n", predict(p, vocab, prefix, 50));
-    fmt::print("Training perplexity {:.3f} after {} epochs\n", perplexity, epochs);
-    return 0;
+    fmt::print("Training perplexity {:.3f} after {} epochs; a guess has {}\n", perplexity.back(),
+               perplexity.size(), vocab.size() - 1);
+    return interrupt.exit_code();
   });
 }

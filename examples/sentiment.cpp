@@ -193,7 +193,7 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
                                       targets.numel()};
       },
       [&] { return measure(part, dev.texts.empty() ? train_set : dev); });
-  training.plot("accuracy, " + part, "accuracy",
+  training.plot({.title = "accuracy, " + part, .x_label = "epoch", .y_label = "accuracy"},
                 {{part + "_accuracy", "GRU"}, {part + "_accuracy_bag", "bag of words"}});
   if (!complete) return training.exit_code();
 
@@ -237,9 +237,6 @@ int main(int argc, char** argv) {
   program.add_command("classify", "print label, probability and text of lines, given or on stdin")
       .add_option("lines", lines, "lines to classify");
   return program.run(
-      config, {"language", "embed", "hidden"},
-      [&](const examples::Call& call, const examples::Checkpoint* saved) {
-        return train(config, call, saved);
-      },
+      config, {"language", "embed", "hidden"}, train,
       [&](const CLI::App&, const examples::Checkpoint& saved) { classify(saved, lines); });
 }

@@ -212,9 +212,10 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
       });
   std::vector<std::pair<std::string, std::string>> curves{{"train_loss", "training"}};
   if (!corpus.valid.empty()) curves.emplace_back("valid_loss", "validation");
-  if (training.epochs() > 0)
-    training.plot(fmt::format("{}, attention {}", config.cell, config.attention), "loss per token",
-                  curves);
+  training.plot({.title = fmt::format("{}, attention {}", config.cell, config.attention),
+                 .x_label = "epoch",
+                 .y_label = "loss per token"},
+                curves);
   if (!complete) return training.exit_code();
 
   Metrics metrics;
@@ -287,10 +288,7 @@ int main(int argc, char** argv) {
   return program.run(
       config,
       {"level", "keep-case", "cell", "attention", "layers", "bidirectional", "hidden", "embed"},
-      [&](const examples::Call& call, const examples::Checkpoint* saved) {
-        return train(config, call, saved);
-      },
-      [&](const CLI::App&, const examples::Checkpoint& saved) {
+      train, [&](const CLI::App&, const examples::Checkpoint& saved) {
         if (beam) config.beam = *beam;
         if (length_penalty) config.length_penalty = *length_penalty;
         System system(config, saved);

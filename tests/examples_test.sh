@@ -191,6 +191,39 @@ without_gnuplot_there_is_a_warning() {
   [[ -s language_model.safetensors && ! -e language_model.svg ]] || fail "$(/usr/bin/env ls)"
 }
 
+# A curve of one point, and one that never changes, are pictures too.
+one_epoch_is_drawn_without_a_warning() {
+  command -v gnuplot >/dev/null || return 0
+  language_model train "${small[@]}" --epochs 1 --valid valid.txt --plot one.svg >out 2>err
+  memory_tasks --length 5 --cells gru --batches 2 --epochs 1 --quiet --plot two.svg >out 2>>err
+  [[ ! -s err ]] || fail "$(cat err)"
+  grep -q '</svg>' one.svg && grep -q '</svg>' two.svg || fail "no picture"
+}
+
+every_example_takes_the_options_that_all_share() {
+  local command option
+  printf '\x38\0\0\0\0\0\0\0%-56s' '{"__metadata__":{"program":"somebody"}}' >other
+  for program in "$root"/examples/*.cpp; do
+    program=$(basename "$program" .cpp)
+    command=train
+    case $program in monitor) command=demo ;; rnn_from_scratch) command= ;; esac
+    # shellcheck disable=SC2086
+    "$programs/$program" $command --help >help
+    for option in seed threads epochs log save load plot quiet; do
+      grep -q -e "--$option" help || fail "$program $command has no --$option"
+    done
+    refuses 2 "--seed: must be at least 0, not -1" --seed -1
+    refuses 2 "--threads: must be at least 0, not -1" --threads -1
+    refuses 2 "--epochs: must be at least 1, not 0" --epochs 0
+    refuses 2 "The following argument was not expected: --nonsense" --nonsense
+    refuses 1 "cannot read 'none': No such file" $command --load none
+    : >empty
+    refuses 1 "cannot read 'empty'" $command --load empty
+    [[ $program == rnn_from_scratch ]] || # which asks for its tensors alone
+      refuses 1 "other is of somebody, not of $program" $command --load other
+  done
+}
+
 from_scratch_learns() {
   local sampling
   program=rnn_from_scratch
@@ -201,13 +234,20 @@ from_scratch_learns() {
     check "$(sed -n 's/Training perplexity \([^ ]*\) .*/\1/p' out) < 1.2" "perplexity, $sampling"
     grep -q "After training:  the quick brown fox jumps over the lazy dog" out || fail "$(cat out)"
   done
+  ! command -v gnuplot >/dev/null || grep -q '</svg>' rnn_from_scratch.svg || fail "no plot"
+  local going_on=(--text fox.txt --batch 8 --steps 20 --max-tokens 4000 --load rnn_from_scratch.safetensors)
+  "$programs/rnn_from_scratch" "${going_on[@]}" --hidden 64 --epochs 1 --save "" --log log --quiet >out
+  check "$(values log train_perplexity) < 1.3" "the first epoch of a network that goes on"
+  refuses 1 "rnn_from_scratch.safetensors: the state does not fit" "${going_on[@]}" --hidden 65
 }
 
 custom_operations_are_right_and_learn() {
-  "$programs/custom_op" --epochs 4 --threads 1 --quiet >out
+  "$programs/custom_op" --epochs 4 --threads 1 --quiet --log log >out
   grep -q "^softsign and leaky_sum: first and second derivatives are right" out || fail "$(cat out)"
   grep -q 'the rule of "wrong_softsign" with inputs (5, 3) is wrong' out || fail "$(cat out)"
+  check "$(sed -n 's/before training: \([^ ]*\) .*/\1/p' out) < 60" "the accuracy of a guess"
   check "$(sed -n 's/after training: \([^ ]*\) .*/\1/p' out) > 90" "the accuracy after training"
+  check "$(values log accuracy | wc -l) == 5" "an object for each epoch and a last one"
 }
 
 sentiment() { "$programs/sentiment" "$@" --threads 1; }
@@ -252,6 +292,8 @@ sentiment_takes_files_and_names_what_is_wrong_in_them() {
     --load sentiment.safetensors --epochs 31 --hidden 3
   refuses 1 "the loss is " --train abc --epochs 50 --lr 1e300 --save none.st
   [[ ! -e none.st ]] || fail "a failed training leaves a file"
+  refuses 1 "cannot write /dev/full: No space left on device" --train abc --log /dev/full --save kept.st
+  sentiment classify --load kept.st "worda xa" >out || fail "the model is lost with the log"
 }
 
 an_interrupted_training_goes_on_as_if_nothing_had_happened() {
@@ -404,6 +446,44 @@ END
     "林 B-PER 丰 E-PER 病 O 了 O 两 O 天 O 。 O" ]] || fail "$(ner tag --load model "林丰病了两天。")"
 }
 
+# names FILE: the kind of each entity and its name, without what is no name in it
+names() {
+  awk -F'\t' -v join="$([[ $1 == *chinese* ]] || echo ' ')" '
+    function end() { if (name != "") print kind " " name; name = "" }
+    $2 ~ /^[BS]-/ { end(); name = $1; kind = substr($2, 3); next }
+    $2 ~ /^[IME]-/ { name = name join $1; next }
+    { end() }
+    END { end() }' "$1" | sed 's/ Motors$//; s/ & Sons$//; s/公司$//' |
+    awk '{ for (i = 2; i <= NF; ++i) print $1, $i }' | sort -u
+}
+
+ner_tests_on_names_that_training_has_not() {
+  local language both
+  for language in english chinese; do
+    for part in train test; do names "$root/examples/data/ner.$language.$part.conll" >$part; done
+    check "$(wc -l <test) > 100" "names of persons and brands"
+    both=$(comm -12 <(cut -d' ' -f2 train | sort -u) <(cut -d' ' -f2 test | sort -u))
+    [[ -z $both ]] || fail "$language: names in both parts: $both"
+    # Many a name is a person here and a brand there: the word itself does not tell.
+    check "$(cut -d' ' -f2 test | sort | uniq -d | wc -l) > 30" "names of both kinds, $language"
+  done
+}
+
+ner_reads_the_shape_of_words_by_their_characters() {
+  # Nothing but the ending says what a name is of, and those of the test part are new.
+  awk 'function name(i) { return sprintf("%c%c%c", 65 + i % 23, 97 + i % 19, 97 + i % 17) }
+    BEGIN { for (i = 0; i < 240; ++i) {
+      file = i < 200 ? "shape.train" : "shape.test"
+      if (i % 2) print name(i) "ino B-PER\ncame O\n" >file
+      else print name(i) "co B-BRAND\ncame O\n" >file } }'
+  local size
+  for size in 0 8; do
+    ner --train shape.train --test shape.test --char-hidden $size --epochs 15 --quiet --log $size.log >out
+  done
+  check "$(values 0.log test_f1) < 0.7" "words that are all unknown"
+  check "$(values 8.log test_f1) > 0.95" "with their characters"
+}
+
 ner_takes_files_and_names_what_is_wrong_in_them() {
   # Tokens stand in the second column, plain tags in the third, entities as IOB1 in the fourth.
   local i
@@ -532,6 +612,21 @@ monitor_survives_malformed_lines() {
     fail "an empty stream"
   monitor watch --plot "" --save "" < <(printf "5\n%.0s" {1..2000}) >out
   grep -q "^2,000 values, 0 malformed lines, 0 alarms" out || fail "what never changes: $(cat out)"
+}
+
+monitor_learns_from_the_past() {
+  monitor generate --length 2000 >all
+  head -1000 all >past.csv
+  (sed -n '1001,1003p' all; echo 50) >now
+  monitor watch --history past.csv --epochs 3 --log log --save "" --plot "" <now >out 2>err
+  grep -q "^ALARM line 4: 50, expected" out || fail "it does not know what is usual: $(cat out)"
+  check "$(values log error | wc -l) == 3" "an object for each time through the past"
+  check "$(values log error | tail -1) < 0.8 * $(values log error | head -1)" "it learned the past"
+  program=monitor
+  refuses 2 "--epochs requires --history" watch --epochs 2
+  sed -i '7s/.*/five/' past.csv
+  refuses 1 "cannot read 'past.csv': line 7: column '1' has 'five', which is no number" watch \
+    --history past.csv
 }
 
 monitor_goes_on_with_what_it_saved() {

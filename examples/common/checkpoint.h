@@ -20,6 +20,12 @@ class Checkpoint : public unroll::Checkpoint {
   void add_values(const std::string& key, const T& values) {
     add_text(key, to_json(values).dump());
   }
+  /// Which program a file is of. Throws FileError for one of another.
+  void add_program(const std::string& name) { add_text("program", name); }
+  void require_program(const std::string& name) const {
+    if (text("program") != name)
+      throw unroll::FileError(path() + " is of " + text("program") + ", not of " + name);
+  }
   /// Throws FileError if there is no such text, or if it is damaged.
   template <class T>
   T values(const std::string& key) const {

@@ -10,8 +10,7 @@
 #include <vector>
 
 #include "examples/common/checkpoint.h"
-#include "examples/common/interrupt.h"
-#include "examples/common/json_log.h"
+#include "examples/common/epoch_loop.h"
 #include "examples/common/plot.h"
 #include "examples/common/training.h"
 #include "framework/tensor.h"
@@ -32,12 +31,13 @@ struct LearningCurve {
   double bytes = 0;             ///< memory that a step took at its peak, the mean of the last epoch
   bool diverged = false;        ///< the loss was not finite any more, and learning ended
 
-  double loss_sum = 0, largest_norm = 0, byte_sum = 0, elapsed = 0;  // of the epoch that goes on
+  std::int64_t steps = 0;  // of the epoch that goes on, and of these:
+  double loss_sum = 0, largest_norm = 0, byte_sum = 0, elapsed = 0;
 
   template <class F>
   void each(F&& field) {
     field("loss", loss), field("seconds", seconds), field("norm", norm), field("bytes", bytes);
-    field("diverged", diverged), field("loss_sum", loss_sum);
+    field("diverged", diverged), field("steps", steps), field("loss_sum", loss_sum);
     field("largest_norm", largest_norm), field("byte_sum", byte_sum), field("elapsed", elapsed);
   }
 };
@@ -73,7 +73,7 @@ class Comparison {
   /// learners again. Returns whether all is done; otherwise it has said how to go on.
   bool run(const std::function<Batch()>& make_batch,
            const std::function<void(Checkpoint&)>& describe);
-  int exit_code() const { return interrupt_.exit_code(); }
+  int exit_code() const { return loop_.exit_code(); }
   /// A last line for the log, with "final" before it.
   void log_final(const Metrics& metrics);
   /// The loss of each as a curve, and that of a model that learns nothing, if one is given.
@@ -81,18 +81,12 @@ class Comparison {
 
  private:
   void learn(Learner& learner, const Batch& batch) const;
-  void finish_epoch();
-  void save(const std::function<void(Checkpoint&)>& describe) const;
-  std::string status() const;  ///< for the progress bar
+  void finish_epoch(Json& line);
+  std::string status() const;
 
-  TrainingOptions options_;
   std::int64_t batches_;
-  Call call_;
   std::vector<Learner> learners_;
-  std::int64_t epoch_ = 0;  ///< complete epochs
-  std::int64_t batch_ = 0;  ///< complete batches of the next one
-  std::optional<JsonLog> log_;
-  Interrupt interrupt_;
+  EpochLoop loop_;
 };
 
 }  // namespace examples

@@ -8,8 +8,6 @@
 #include <cmath>
 #include <cstdio>
 
-#include "examples/common/program.h"
-
 namespace examples {
 
 namespace {
@@ -65,7 +63,6 @@ void Progress::draw(std::int64_t done, const std::string& status) {
   if (speed > 0)
     line += "  " + (part < 1 ? clock_time(remaining / speed) + " left" : clock_time(seconds));
   line += "  " + status;
-  if (speed > 0) line += fmt::format("  {} {}/s", grouped(std::llround(speed)), options_.unit);
   if (!terminal_) {
     fmt::print(stderr, "{}\n", line);
     return;

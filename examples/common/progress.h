@@ -16,10 +16,9 @@ namespace examples {
 class Progress {
  public:
   struct Options {
-    std::int64_t total = 1;       ///< units of work, such as tokens
-    std::int64_t first = 0;       ///< how many of them were done before this job went on
-    std::string unit = "tokens";  ///< for the speed
-    bool quiet = false;           ///< says nothing at all
+    std::int64_t total = 1;  ///< units of work, such as batches
+    std::int64_t first = 0;  ///< how many of them were done before this job went on
+    bool quiet = false;      ///< says nothing at all
   };
 
   explicit Progress(const Options& options);

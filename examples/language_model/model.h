@@ -8,10 +8,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <variant>
 #include <vector>
 
 #include "examples/common/options.h"
+#include "examples/common/training_program.h"
 
 namespace language_model {
 
@@ -67,9 +69,25 @@ struct Config {
     option("lr-decay", lr_decay, "factor on the learning rate for each epoch ...", at_least(0));
     option("lr-decay-after", lr_decay_after, "... after this one", at_least(0));
     option("epochs", epochs, "times through the text", at_least(1));
-    option("seed", seed, "of all random numbers");
+    option("seed", seed, "of all random numbers", at_least(0));
     option("log", log, "file for one JSON object per epoch");
     option("plot", plot, "SVG file for the perplexity curve; \"\": none");
+  }
+
+  examples::TrainingOptions training() const {
+    return {epochs, batch, lr.value_or(optimizer == "adam" ? 0.002 : 1.0), clip, seed, log, plot};
+  }
+  /// Whether a text is cut into windows in the same way.
+  bool same_windows(const Config& other) const {
+    const auto all = [](const Config& c) {
+      return std::tie(c.text, c.max_tokens, c.batch, c.steps, c.sampling, c.seed);
+    };
+    return all(*this) == all(other);
+  }
+  /// "gru, hidden size 256", for people.
+  std::string network() const {
+    const std::string more = layers > 1 ? fmt::format(", {} layers", layers) : std::string();
+    return fmt::format("{}{}, hidden size {}", cell, more, hidden);
   }
 };
 

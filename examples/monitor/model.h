@@ -35,7 +35,7 @@ struct Config {
     option("limit", limit, "standard deviations of the error that are usual", above(0));
     option("warm-up", warm_up, "values to learn from before the first alarm", at_least(1));
     option("keep", keep, "last values that the plot shows", at_least(1));
-    option("seed", seed, "of all random numbers");
+    option("seed", seed, "of all random numbers", at_least(0));
     option("log", log, "file for one JSON object per alarm and at the end");
     option("plot", plot, "SVG file for the last values; \"\": none");
   }
