@@ -94,7 +94,9 @@ std::pair<Pictures, Parts> read_data(const Config& config) {
 }
 
 int train(const Config& config, const examples::Call& call, const examples::Checkpoint* saved) {
-  const auto [known, parts] = read_data(config);
+  const auto data = read_data(config);
+  const Pictures& known = data.first;
+  const Parts& parts = data.second;
   std::vector<std::string> words;
   for (const std::string& caption : known.captions)
     for (std::string& word : split_words(caption)) words.push_back(std::move(word));

@@ -9,7 +9,6 @@
 
 #include <cstdint>
 #include <utility>
-#include <vector>
 
 #include "common/options.h"
 #include "common/training.h"
@@ -118,6 +117,15 @@ std::pair<Tensor, Tensor> sequences(const Config& config, std::int64_t count) {
   return {xs, squeeze(leaky_sum(xs, kDecay)[-1], 1) > 0.0};
 }
 
+/// The batches of an epoch, each made when it is asked for.
+struct Batches {
+  const Config& config;
+  std::int64_t size() const { return 100; }
+  std::pair<Tensor, Tensor> operator[](std::int64_t) const {
+    return sequences(config, config.training.batch);
+  }
+};
+
 /// A gradient is right when differences of the value say so.
 void check_gradients() {
   const Tensor x = normal({5, 3}, 0, 1, DType::f64).requires_grad_();
@@ -146,16 +154,16 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
       config.training, call, net, optimizer,
       [&](examples::Checkpoint& file) { file.add_values("config", config); }, "sequences");
   if (saved) training.go_on_from(*saved);
-  const bool complete = training.run(
-      [](Generator&) { return std::vector<int>(100); },  // batches of an epoch, each a new one
-      [&](int) {
-        const auto [xs, labels] = sequences(config, config.training.batch);
-        return examples::TrainingLoss{binary_cross_entropy_with_logits(net(xs), labels),
-                                      config.training.batch};
-      },
-      [&] {
-        return examples::Metrics{{"accuracy", accuracy()}};
-      });
+  const bool complete =
+      training.run([&](Generator&) { return Batches{config}; },
+                   [&](const std::pair<Tensor, Tensor>& batch) {
+                     const auto& [xs, labels] = batch;
+                     return examples::TrainingLoss{
+                         binary_cross_entropy_with_logits(net(xs), labels), config.training.batch};
+                   },
+                   [&] {
+                     return examples::Metrics{{"accuracy", accuracy()}};
+                   });
   training.plot(
       {.title = "new sequences that are right", .x_label = "epoch", .y_label = "accuracy"},
       {{"accuracy", "through bits"}});

@@ -141,8 +141,8 @@ int train(Config config, const examples::Call& call, const examples::Checkpoint*
     return measure(config, data.tags, predict(model, data, vocabs.tags));
   };
   const Dataset& watched = dev.forms.empty() ? train_set : dev;
-  const auto [metric, hmm_score] = score(viterbi, watched)[0];
-  const std::string curve = (dev.forms.empty() ? "train_" : "dev_") + metric;
+  const auto baseline = score(viterbi, watched)[0];
+  const std::string curve = (dev.forms.empty() ? "train_" : "dev_") + baseline.first;
   const bool complete = training.run(
       [&](Generator& generator) {
         return bucketed_batches(train_set.forms, {.batch_size = config.training.batch}, generator);
@@ -154,9 +154,9 @@ int train(Config config, const examples::Call& call, const examples::Checkpoint*
       },
       [&] {
         return examples::Metrics{{curve, score(bilstm, watched)[0].second},
-                                 {curve + "_hmm", hmm_score}};
+                                 {curve + "_hmm", baseline.second}};
       });
-  training.plot({.title = curve, .x_label = "epoch", .y_label = metric},
+  training.plot({.title = curve, .x_label = "epoch", .y_label = baseline.first},
                 {{curve, name}, {curve + "_hmm", "HMM"}});
   if (!complete) return training.exit_code();
 
