@@ -1,9 +1,9 @@
 #include "framework/memory.h"
 
+#include <stdlib.h>  // posix_memalign
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <cstdlib>
 
 #if __has_include(<sys/mman.h>)
 #include <sys/mman.h>
@@ -61,10 +61,11 @@ inline SizeClass size_class(std::size_t bytes) {
 }
 
 void* aligned(std::size_t alignment, std::size_t bytes) {
-  void* memory = std::aligned_alloc(alignment, bytes);
+  void* memory = nullptr;
+  if (posix_memalign(&memory, alignment, bytes) != 0) return nullptr;
 #if defined(MADV_HUGEPAGE)
   // A hint: the processor remembers few addresses of pages, and finds those of large ones faster.
-  if (memory && alignment >= kLargePage) madvise(memory, bytes, MADV_HUGEPAGE);
+  if (alignment >= kLargePage) madvise(memory, bytes, MADV_HUGEPAGE);
 #endif
   return memory;
 }
@@ -139,8 +140,7 @@ void open_cache() {
 /// Memory from the system, or null.
 void* try_system(std::size_t bytes) {
   if (!in_slab(bytes)) {
-    return aligned(bytes < kLargePage ? kAlignment : kLargePage,
-                   (bytes + kAlignment - 1) / kAlignment * kAlignment);
+    return aligned(bytes < kLargePage ? kAlignment : kLargePage, bytes);
   }
   if (!cache.slab || cache.used + bytes > kSlab) {
     void* memory = aligned(kSlab, kSlab);
