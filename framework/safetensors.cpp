@@ -210,12 +210,28 @@ void check_layout(const std::vector<Entry>& entries, std::uint64_t data_size) {
   }
 }
 
+/// The first bytes of a file, with \x and two digits for those that cannot be printed.
+std::string beginning(std::string_view file) {
+  std::string text;
+  for (const char c : file.substr(0, 16)) {
+    const auto byte = static_cast<unsigned char>(c);
+    text += byte >= 0x20 && byte < 0x7f ? std::string(1, c) : fmt::format("\\x{:02x}", byte);
+  }
+  return text;
+}
+
 TensorFile parse(std::string_view file) {
   std::uint64_t header_size = 0;
   if (file.size() < sizeof header_size) {
     invalid("it has {} bytes, the length of the header alone takes 8", file.size());
   }
   std::memcpy(&header_size, file.data(), sizeof header_size);
+  if (!file.substr(sizeof header_size).starts_with('{')) {
+    invalid(
+        "it is no safetensors file: it begins with '{}', where 8 bytes of length and a '{{' must "
+        "stand",
+        beginning(file));
+  }
   file.remove_prefix(sizeof header_size);
   if (header_size > kMaxHeader) {
     invalid("the header's length, {}, is above {}", header_size, kMaxHeader);
@@ -226,7 +242,6 @@ TensorFile parse(std::string_view file) {
 
   const std::string_view header = file.substr(0, header_size);
   const std::string_view data = file.substr(header_size);
-  if (!header.starts_with('{')) invalid("the header does not begin with '{{'");
   // To nlohmann's parser a zero byte is the end.
   if (header.find('\0') != header.npos) invalid("the header holds a zero byte");
   HeaderReader reader;

@@ -290,7 +290,9 @@ TEST_CASE("checkpoint: one of another architecture, a part of one, and no checkp
   write_file_atomically(path, "PK\x03\x04 this is an archive of something else");
   CHECK_THROWS_WITH_AS(
       Checkpoint{path},
-      ("cannot read '" + path + "': the header's length, 7595448452415441744, is above 100000000")
+      ("cannot read '" + path +
+       "': it is no safetensors file: it begins with 'PK\\x03\\x04 this is an ', where 8 bytes of "
+       "length and a '{' must stand")
           .c_str(),
       FileError);
 }

@@ -269,13 +269,27 @@ TEST_CASE("safetensors: a header whose length is wrong is refused before it is l
         "the header's length, 18446744073709551615, is above 100000000");
   CHECK(complaint_about(bytes<std::uint64_t>({3}) + "{}") ==
         "the header's length, 3, is above the 2 bytes that follow");
-  CHECK(complaint_about(std::string(8, '\0')) == "the header does not begin with '{'");
+  CHECK(complaint_about(bytes<std::uint64_t>({0}) + "{}") ==
+        "the header is not JSON at its byte 1");
+}
+
+TEST_CASE("safetensors: a file of another kind is called so, with what it begins with") {
+  const auto other = [](const std::string& begin) {
+    return "it is no safetensors file: it begins with '" + begin +
+           "', where 8 bytes of length and a '{' must stand";
+  };
+  CHECK(complaint_about("These are only words.") == other("These are only w"));
+  CHECK(complaint_about("PK\3\4 \x7f~\x80 zip") == other("PK\\x03\\x04 \\x7f~\\x80 zip"));
+  CHECK(complaint_about(std::string("\x93NUMPY\1\0v\0{'descr'", 18)) ==
+        other("\\x93NUMPY\\x01\\x00v\\x00{'desc"));
+  CHECK(complaint_about(std::string(8, '\0')) == other("\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00"));
+  CHECK(complaint("[]") == other("\\x02\\x00\\x00\\x00\\x00\\x00\\x00\\x00[]"));
+  CHECK(complaint(" {}") == other("\\x03\\x00\\x00\\x00\\x00\\x00\\x00\\x00 {}"));
+  CHECK(complaint("\xef\xbb\xbf{}") ==
+        other("\\x05\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\xef\\xbb\\xbf{}"));
 }
 
 TEST_CASE("safetensors: a header that is not JSON is refused") {
-  CHECK(complaint("[]") == "the header does not begin with '{'");
-  CHECK(complaint(" {}") == "the header does not begin with '{'");
-  CHECK(complaint("\xef\xbb\xbf{}") == "the header does not begin with '{'");
   CHECK(complaint("{") == "the header is not JSON at its byte 2");
   CHECK(complaint("{}}") == "the header is not JSON at its byte 3");
   CHECK(complaint("{} {}") == "the header is not JSON at its byte 4");
