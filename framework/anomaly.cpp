@@ -54,7 +54,7 @@ struct Range {
     std::string result = fmt::format("{}", shape);
     if (low <= high) result += fmt::format(" in [{:.4g}, {:.4g}]", low, high);
     if (nan > 0) result += fmt::format(" with {} NaN", nan);
-    if (infinite > 0) result += fmt::format(" with {} Inf", infinite);
+    if (infinite > 0) result += fmt::format(" {} {} Inf", nan > 0 ? "and" : "with", infinite);
     return result;
   }
 };

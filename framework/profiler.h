@@ -29,9 +29,10 @@ struct ProfilerOptions {
 /// view asks for none, and has no time. That of a rule is all that it does in a sweep ("mul
 /// backward"). Products of a weight's gradient that are put off and done together count as
 /// "products put off". What lies in between (a program's own code, checks, the optimizer) is the
-/// difference to the whole, which the table names. Bytes are those asked for, whether or not the
-/// memory was used before. Each measurement costs some 0.1 microseconds, so very small operations
-/// look slower than they are.
+/// difference to the whole, which the table names. A tensor that a program makes between two
+/// operations (zeros(), tensor()) counts with the second. Bytes are those asked for, whether or not
+/// the memory was used before. Each measurement costs some 0.1 microseconds, so very small
+/// operations look slower than they are.
 class Profiler final : detail::NamingWatcher {
  public:
   /// Begins to measure. `names`, such as model.named_parameters(), is what modules are called by.

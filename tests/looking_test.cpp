@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <iostream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -144,6 +146,17 @@ TEST_CASE("scopes: while nobody looks, they are nothing, and one thread does not
   CHECK(describe_tape(elsewhere).find("elsewhere") == std::string::npos);
 }
 
+TEST_CASE("print_tape, explain_backward: to the standard output") {
+  const Tensor loss = square(leaf(tensor(0.5)) * 3.0);
+  const std::string tape = describe_tape(loss), backward = describe_backward(loss);
+  std::ostringstream out;
+  std::streambuf* const before = std::cout.rdbuf(out.rdbuf());
+  print_tape(loss);
+  explain_backward(loss);
+  std::cout.rdbuf(before);
+  CHECK(out.str() == tape + backward);
+}
+
 // --- The sweep ----------------------------------------------------------------------------------
 
 TEST_CASE("explain_backward: every step with its formula and its numbers") {
@@ -206,6 +219,24 @@ TEST_CASE(
     to #0: (4, 4) of norm 8
 #0 leaf  (4, 4)
     gradient = (4, 4) of norm 8
+)");
+}
+
+TEST_CASE("explain_backward: constants, time steps, modules, and numbers beside tensors") {
+  const Tensor w = leaf(tensor(2.0));
+  const Inspect inspect({{"cell.w", w}});
+  const Scope scope("cell");
+  const Step step(3);
+  CHECK(describe_backward(1.0 - w * tensor(3.0)) == R"(#2 sub(#1) = -5  cell  t = 3
+    y = x - number or number - x:  dx = g or -g
+    g = 1
+    to #1: -1
+#1 mul(#0, 3) = 6  cell  t = 3
+    y = a b:  da = g b, db = g a
+    g = -1
+    to #0: -3
+#0 cell.w = 2
+    gradient = -3
 )");
 }
 
@@ -408,6 +439,29 @@ TEST_CASE("DetectAnomaly: a gradient that a sweep begins with") {
                        AnomalyError);
 }
 
+TEST_CASE(
+    "DetectAnomaly: one element, none of them finite, both kinds, and a leaf without a name") {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  const Tensor x = leaf(tensor(0.0));
+  const DetectAnomaly detect;
+  CHECK_THROWS_WITH_AS(log(x),
+                       "anomaly: log: the result () has Inf in 1 of 1 element, the first at (); "
+                       "inputs: () in [0, 0]",
+                       AnomalyError);
+  CHECK_THROWS_WITH_AS(tensor({inf, nan, 1.0, nan}) * 2.0,
+                       "anomaly: mul: the result (4) has NaN in 2 of 4 elements, the first at 1; "
+                       "inputs: (4) in [1, 1] with 2 NaN and 1 Inf",
+                       AnomalyError);
+  CHECK_THROWS_WITH_AS(tensor({inf, -inf}) * tensor({0, 1}),
+                       "anomaly: mul: the result (2) has NaN in 1 of 2 elements, the first at 0; "
+                       "inputs: (2) with 2 Inf, (2) in [0, 1]",
+                       AnomalyError);
+  CHECK_THROWS_WITH_AS(x.backward(tensor(nan)),
+                       "anomaly: the gradient of a leaf () has NaN in 1 of 1 element, the first at "
+                       "()",
+                       AnomalyError);
+}
+
 TEST_CASE("DetectAnomaly: masks of minus infinity are none, and without one nothing is checked") {
   const double inf = std::numeric_limits<double>::infinity();
   const Tensor x = leaf(tensor({{1, 2}, {3, 4}}));
@@ -515,6 +569,38 @@ TEST_CASE("Profiler: the table, and the trace for Chrome") {
   CHECK_THROWS_WITH_AS(profiler.write_trace("/no/such/directory/trace.json"),
                        "cannot write '/no/such/directory/trace.json': No such file or directory",
                        FileError);
+}
+
+TEST_CASE("Profiler: memory in bytes, kB and MB, modules without a name, steps without a module") {
+  const TemporaryDirectory directory;
+  const Tensor x = ones({2500}), y = ones({2500, 1000});
+  const Profiler profiler;
+  sin(x[0]);
+  exp(x);
+  {
+    const Step step(7);
+    cos(y);
+  }
+  const std::string table = profiler.table();
+  const auto line = [&](const std::string& name) {
+    const std::size_t begin = table.find("\n" + name + " ");
+    REQUIRE(begin != std::string::npos);
+    return table.substr(begin + 1, table.find('\n', begin + 1) - begin - 1);
+  };
+  CHECK(line("sin").ends_with("  4 B"));
+  CHECK(line("exp").ends_with("  10.0 kB"));
+  CHECK(line("cos").ends_with("  10.0 MB"));
+  CHECK(line("(no module)").starts_with("(no module)      4 "));  // with x[0]
+  profiler.write_trace(directory.file("trace.json"));
+  const auto trace = nlohmann::json::parse(read_file(directory.file("trace.json")));
+  const auto place = [&](const std::string& name) {
+    for (const auto& event : trace.at("traceEvents"))
+      if (event.at("name") == name) return event.at("args").at("place").get<std::string>();
+    return std::string("none");
+  };
+  CHECK(place("exp") == "");
+  CHECK(place("cos") == "t = 7");
+  CHECK(trace.at("traceEvents").back().at("name") == "t = 7");
 }
 
 // --- Gradients over time ------------------------------------------------------------------------
