@@ -159,6 +159,31 @@ void run_loop(Op op, Loop loop, T* const* base, const double* s, bool repeats) {
   }
 }
 
+/// An instruction on operands whose elements lie in the same order as those of the result.
+void run_in_order(const Tensor& out, Op op, std::initializer_list<const Tensor*> operands,
+                  const double* s) {
+  const std::int64_t n = out.numel();
+  dispatch(out.dtype(), [&]<class T>(T) {
+    const T* in[3] = {};
+    int k = 0;
+    for (const Tensor* x : operands) in[k++] = read<T>(*x);
+    T* y = overwrite<T>(out);
+    const ElementwiseFn<T> f = kernel<T>(op);
+    if (n * kernels::work(op) <= kernels::kAdditionsPerThread) {
+      f(n, y, in[0], in[1], in[2], s);
+      return;
+    }
+    const Sharing sharing(op, n);
+    kernels::parallel_for(
+        0, n, sharing.elements,
+        [&](std::int64_t begin, std::int64_t end) {
+          const auto at = [&](const T* p) { return p ? p + begin : p; };
+          f(end - begin, y + begin, at(in[0]), at(in[1]), at(in[2]), s);
+        },
+        sharing.wake);
+  });
+}
+
 }  // namespace
 
 void map_into(const Tensor& out, Op op, std::initializer_list<const Tensor*> operands, double s0,
@@ -166,6 +191,10 @@ void map_into(const Tensor& out, Op op, std::initializer_list<const Tensor*> ope
   if (trace && trace->map_into(out, op, operands, s0, s1)) return;
   if (out.numel() == 0) return;
   const double s[2] = {s0, s1};
+  bool in_order = out.is_contiguous();
+  for (const Tensor* x : operands)
+    in_order = in_order && x->is_contiguous() && x->numel() == out.numel();
+  if (in_order) return run_in_order(out, op, operands, s);
   Loop loop;
   loop.sizes = out.shape();
   loop.strides[0] = out.strides();
@@ -207,23 +236,8 @@ Tensor map(const char* name, Op op, std::initializer_list<const Tensor*> operand
     return out;
   }
   Tensor out = empty_like(first);
-  const std::int64_t n = out.numel();
   const double s[2] = {s0, s1};
-  dispatch(out.dtype(), [&]<class T>(T) {
-    const T* in[3] = {};
-    int k = 0;
-    for (const Tensor* x : operands) in[k++] = read<T>(*x);
-    T* y = overwrite<T>(out);
-    const ElementwiseFn<T> f = kernel<T>(op);
-    const Sharing sharing(op, n);
-    kernels::parallel_for(
-        0, n, sharing.elements,
-        [&](std::int64_t begin, std::int64_t end) {
-          const auto at = [&](const T* p) { return p ? p + begin : p; };
-          f(end - begin, y + begin, at(in[0]), at(in[1]), at(in[2]), s);
-        },
-        sharing.wake);
-  });
+  run_in_order(out, op, operands, s);
   return out;
 }
 

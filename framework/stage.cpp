@@ -104,8 +104,11 @@ void Stage::run_rows(const Array* arrays, std::int64_t rows) const {
     if (x.kind == Operand::Kind::splat) flat = false;
     if (x.kind == Operand::Kind::memory) flat = flat && arrays[x.array].stride == columns_;
   }
-  const bool wake = rows * columns_ * work_ >= kernels::kAdditionsWorthWaking;
-  if (flat) {
+  const std::int64_t work = rows * columns_ * work_;
+  const bool wake = work >= kernels::kAdditionsWorthWaking;
+  if (work <= kernels::kAdditionsPerThread) {
+    run_part<T>(arrays, 0, flat ? 1 : rows, 0, flat ? rows * columns_ : columns_);
+  } else if (flat) {
     kernels::parallel_for(
         0, rows * columns_, std::max(kBlock<T>, kernels::kAdditionsPerThread / work_),
         [&](std::int64_t first, std::int64_t last) { run_part<T>(arrays, 0, 1, first, last); },

@@ -76,6 +76,7 @@ template <class F>
 void share(std::int64_t m, std::int64_t n, std::int64_t k, bool by_columns, std::int64_t row_group,
            std::int64_t column_group, std::int64_t fewest_rows, F&& f) {
   if (m <= 0 || n <= 0) return;
+  if (m * n * k < 2 * kWorkPerThread) return f(0, m, 0, n);
   const std::int64_t size = by_columns ? n : m, unit = by_columns ? column_group : row_group;
   const std::int64_t units = size < unit ? 1 : size / unit;
   const std::int64_t work_per_unit = m * n * k / size * unit + 1;

@@ -42,6 +42,10 @@ void parallel_run(std::int64_t begin, std::int64_t end, std::int64_t grain, bool
 template <class F>
 void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, F&& f,
                   bool wake = true) {
+  if (end - begin < 2 * grain) {  // one range
+    if (begin < end) f(begin, end);
+    return;
+  }
   using Fn = std::remove_reference_t<F>;
   detail::parallel_run(
       begin, end, grain, wake,

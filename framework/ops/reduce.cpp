@@ -163,7 +163,8 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
   Shape axes;
   for (std::int64_t d = 0; d < x.dim(); ++d)
     if (d < extra || (shape[d - extra] == 1 && x.shape()[d] != 1)) axes.push_back(d);
-  return axes.empty() ? x : reshape(sum(x, axes, true), shape);
+  if (axes.empty()) return x;
+  return reshape(x.numel() == shape.numel() ? x : sum(x, axes, true), shape);
 }
 
 Tensor mean(const Tensor& x, const Axes& axes, bool keepdim) {
