@@ -19,6 +19,8 @@ template <int bytes>
   Vector chain[kChains];
   for (int i = 0; i < kChains; ++i) chain[i] = Vector{} + static_cast<float>(i);
   Vector x = Vector{} + 0.999f, y = Vector{} + 1e-3f;
+  // The compiler must not know them: it would leave out a chain whose value it can foresee.
+  asm volatile("" : "+m"(x), "+m"(y));
   for (long round = 0; round < kRounds; ++round) {
 #pragma GCC unroll 12
     for (int i = 0; i < kChains; ++i) chain[i] = chain[i] * x + y;

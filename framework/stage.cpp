@@ -20,8 +20,8 @@ namespace {
 template <class T>
 constexpr std::int64_t kBlock = 2048 / static_cast<std::int64_t>(sizeof(T));
 
-/// Asks for what the next block reads or writes: a short piece of each of many arrays, too short
-/// for the processor to see where it goes on.
+/// Asks for rows that the next block reads or writes: a short piece each, too short for the
+/// processor to see where it goes on.
 template <class T>
 void prefetch(const T* x, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
   constexpr std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(T));
@@ -34,66 +34,70 @@ void prefetch(const T* x, std::int64_t rows, std::int64_t columns, std::int64_t 
 template <class T>
 void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t last_row,
                      std::int64_t first_column, std::int64_t last_column) const {
+  const bool one_row = last_row - first_row == 1;
+  if (!one_row && last_column - first_column > kBlock<T>) {
+    for (std::int64_t column = first_column; column < last_column; column += kBlock<T>)
+      run_part<T>(arrays, first_row, last_row, column, std::min(column + kBlock<T>, last_column));
+    return;
+  }
+  // Blocks are pieces of the one row, or some rows of all columns.
+  const std::int64_t columns = std::min(last_column - first_column, kBlock<T>);
+  const std::int64_t total = one_row ? last_column - first_column : last_row - first_row;
+  const std::int64_t block = one_row ? columns : std::min(kBlock<T> / columns, total);
+
   const auto& kernels = kernels::float_kernels<T>().elementwise;
-  const std::int64_t width = std::min(kBlock<T>, last_column - first_column);
-  const std::int64_t height =
-      width == last_column - first_column ? std::min(kBlock<T> / width, last_row - first_row) : 1;
-  T* registers = static_cast<T*>(
-      kernels::scratch(kernels::Scratch::registers,
-                       operands_.size() * static_cast<std::size_t>(kBlock<T>) * sizeof(T)));
-  T* at[kMostOperands];
-  std::int64_t stride[kMostOperands];
-  for (std::size_t i = 0; i < operands_.size(); ++i) {
+  const std::size_t count = operands_.size();
+  T* registers = static_cast<T*>(kernels::scratch(
+      kernels::Scratch::registers, count * static_cast<std::size_t>(kBlock<T>) * sizeof(T)));
+  T* at[kMostOperands];                 // where each operand of a block begins
+  std::int64_t stride[kMostOperands];   // from one of its rows to the next
+  std::int64_t advance[kMostOperands];  // and to the next block
+  for (std::size_t i = 0; i < count; ++i) {
     const Operand& x = operands_[i];
     at[i] = registers + static_cast<std::int64_t>(i) * kBlock<T>;
-    stride[i] = x.kind == Operand::Kind::memory ? arrays[x.array].stride : width;
-    if (x.kind == Operand::Kind::constant)
-      std::fill_n(at[i], height * width, static_cast<T>(x.number));
+    stride[i] = columns;
+    advance[i] = 0;
+    if (x.kind == Operand::Kind::memory) {
+      stride[i] = arrays[x.array].stride;
+      at[i] =
+          static_cast<T*>(arrays[x.array].data) + first_row * stride[i] + x.column + first_column;
+      advance[i] = one_row ? block : block * stride[i];
+    } else if (x.kind == Operand::Kind::constant) {
+      std::fill_n(at[i], one_row ? columns : block * columns, static_cast<T>(x.number));
+    }
   }
 
-  const std::size_t share = operands_.size() / std::max<std::size_t>(code_.size(), 1) + 1;
-  for (std::int64_t row = first_row; row < last_row; row += height) {
-    const std::int64_t rows = std::min(height, last_row - row);
-    for (std::int64_t column = first_column; column < last_column; column += width) {
-      const std::int64_t n = std::min(width, last_column - column);
-      for (std::size_t i = 0; i < operands_.size(); ++i) {
+  // Each instruction asks for a share of the next block.
+  const std::size_t share = count / std::max<std::size_t>(code_.size(), 1) + 1;
+  for (std::int64_t done = 0; done < total; done += block) {
+    const std::int64_t left = std::min(block, total - done);
+    const std::int64_t rows = one_row ? 1 : left, n = one_row ? left : columns;
+    if (splats_) {
+      for (std::size_t i = 0; i < count; ++i) {
         const Operand& x = operands_[i];
-        if (x.kind > Operand::Kind::splat) continue;
+        if (x.kind != Operand::Kind::splat) continue;
         const Array& array = arrays[x.array];
-        T* first = static_cast<T*>(array.data) + row * array.stride + x.column;
-        if (x.kind == Operand::Kind::memory) {
-          at[i] = first + column;
-        } else {
-          for (std::int64_t r = 0; r < rows; ++r)
-            std::fill_n(at[i] + r * width, n, first[r * array.stride]);
-        }
-      }
-      // Each instruction asks for a share of the next block.
-      const bool wraps = column + width >= last_column;
-      std::size_t asked = wraps && row + rows >= last_row ? operands_.size() : 0;
-      for (const Instruction& i : code_) {
-        for (std::size_t k = 0; k < share && asked < operands_.size(); ++k, ++asked) {
-          const Operand& x = operands_[asked];
-          if (x.kind != Operand::Kind::memory) continue;
-          const std::int64_t s = arrays[x.array].stride;
-          prefetch(wraps ? at[asked] - (column - first_column) + rows * s : at[asked] + width, rows,
-                   n, s);
-        }
-        const auto run = kernels[static_cast<std::size_t>(i.op)];
-        T* to = at[i.to];
-        const T *a = at[i.in[0]], *b = at[i.in[1]], *c = at[i.in[2]];
-        if (rows == 1) {
-          run(n, to, a, b, c, i.s);
-          continue;
-        }
-        const kernels::RowStrides strides{stride[i.to], stride[i.in[0]], stride[i.in[1]],
-                                          stride[i.in[2]]};
-        if (strides.out == n && strides.a == n && strides.b == n && strides.c == n)
-          run(rows * n, to, a, b, c, i.s);
-        else
-          run.rows(rows, n, to, a, b, c, strides, i.s);
+        const T* first = static_cast<T*>(array.data) + x.column +
+                         (first_row + (one_row ? 0 : done)) * array.stride;
+        for (std::int64_t r = 0; r < rows; ++r)
+          std::fill_n(at[i] + r * columns, n, first[r * array.stride]);
       }
     }
+    std::size_t asked = done + block < total ? 0 : count;
+    for (const Instruction& i : code_) {
+      for (const std::size_t end = std::min(asked + share, count); asked < end; ++asked)
+        if (advance[asked] != 0) prefetch(at[asked] + advance[asked], rows, n, stride[asked]);
+      const auto run = kernels[static_cast<std::size_t>(i.op)];
+      T* to = at[i.to];
+      const T *a = at[i.in[0]], *b = at[i.in[1]], *c = at[i.in[2]];
+      const kernels::RowStrides strides{stride[i.to], stride[i.in[0]], stride[i.in[1]],
+                                        stride[i.in[2]]};
+      if (rows == 1 || (strides.out == n && strides.a == n && strides.b == n && strides.c == n))
+        run(rows * n, to, a, b, c, i.s);
+      else
+        run.rows(rows, n, to, a, b, c, strides, i.s);
+    }
+    for (std::size_t i = 0; i < count; ++i) at[i] += advance[i];
   }
 }
 
@@ -168,6 +172,8 @@ Stage Assembler::assemble() {
       put(w.content.value, w.content.offset + at, w.array, w.column + at);
   if (stage_.operands_.size() > kMostOperands) throw TraceStop();
   reuse_registers();
+  for (const Stage::Operand& x : stage_.operands_)
+    stage_.splats_ = stage_.splats_ || x.kind == Stage::Operand::Kind::splat;
   for (const Stage::Instruction& i : stage_.code_) stage_.work_ += kernels::work(i.op);
   return std::move(stage_);
 }

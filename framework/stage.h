@@ -58,6 +58,7 @@ class Stage {
 
   std::int64_t columns_ = 0;  ///< that one pass of the code computes
   std::int64_t work_ = 1;     ///< for one of them, in additions
+  bool splats_ = false;       ///< an operand is one
   std::vector<Operand> operands_;
   std::vector<Instruction> code_;
 };

@@ -151,10 +151,12 @@ template <Op op, class V, class T>
     const V z = arity(op) > 2 ? V::load_unaligned(c + i) : x;
     return apply<op, V>(x, y, z, s0, s1);
   };
-  const std::int64_t last = n - lanes;
-  const V tail = at(last);
+  const bool whole = n % lanes == 0;
+  const std::int64_t last = n - (whole ? 0 : lanes);
+  V tail;
+  if (!whole) tail = at(last);
   for (std::int64_t i = 0; i < last; i += lanes) at(i).store_unaligned(out + i);
-  tail.store_unaligned(out + last);
+  if (!whole) tail.store_unaligned(out + last);
 }
 
 /// A row that is shorter than a vector.

@@ -61,7 +61,7 @@ struct Gemm {
   ///
   /// The loop is not unrolled: g++ would spill the sums. A tile with few sums, whose additions
   /// would wait for one another, keeps several of each, for every `ways`-th element of the inner
-  /// dimension.
+  /// dimension. Nor does it ask for what B has ahead: the processor sees where the one stream goes.
   template <int rows, int vectors, bool packed>
   static void tile(Index k, const T* a, Index lda, const T* b, Index ldb, T* c, Index ldc,
                    Addend d) {
@@ -84,7 +84,7 @@ struct Gemm {
       V row[vectors];
       unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
         row[j] = V::load_unaligned(b + j * kVector);
-        __builtin_prefetch(b + j * kVector + 8 * ldb);
+        if constexpr (rows > 1) __builtin_prefetch(b + j * kVector + 8 * ldb);
       });
       unrolled<rows>([&](auto i) __attribute__((always_inline)) {
         const V x(packed ? a[p * rows + i] : a[i * lda + p]);
@@ -422,6 +422,15 @@ struct Gemm {
     d = d.from(0, first_column);
     if (k <= 0) {
       gemm_nothing(m, columns, c, ldc, accumulate, d);
+      return;
+    }
+    if (m == 1 && a.col_stride == 1 && k <= kMaxDepth) {  // as below, without the arithmetic
+      if (accumulate) d = {c, ldc};
+      for (Index j = 0; j < columns; j += kPanel) {
+        const Index width = columns - j < kPanel ? columns - j : kPanel;
+        run_tile(false, 1, width, 0, k, a.data, 0, b + (first_column + j) * k, padded(width), c + j,
+                 ldc, d.from(0, j));
+      }
       return;
     }
     const Index depth = blocks(k, blocks(k, a.col_stride == 1 ? kMaxDepth : kDepth));
