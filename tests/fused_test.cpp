@@ -348,7 +348,8 @@ TEST_CASE("fused: a mask and a number broadcast along the columns") {
     for_each_shapes(c, [&](const auto& shapes) {
       const Tensors values = random_leaves(shapes, DType::f64, 4);
       for (unsigned subset = 0; subset < 4; ++subset)
-        for (std::size_t layout : {0, 2, 3, 5}) compare(c, values, subset, layout, false);
+        for (std::size_t layout : std::vector<std::size_t>{0, 2, 3, 5})
+          compare(c, values, subset, layout, false);
     });
   Tensor x = normal({5, 16}).requires_grad_();
   const auto masked = [](const Tensor& a, const Tensor& m) { return a * m + tanh(a); };

@@ -891,14 +891,15 @@ TEST_CASE("kernels: a sum of products is the product of what is put side by side
 
 TEST_CASE("kernels: a sum of products is the same with every number of threads") {
   const int before = num_threads();
-  for (const auto& [m, n] : {std::pair<std::int64_t, std::int64_t>{200, 800},
-                             {33, 700},
-                             {300, 90},
-                             {700, 90},
-                             {1, 600},
-                             {600, 1}})
+  for (const auto& size : {std::pair<std::int64_t, std::int64_t>{200, 800},
+                           {33, 700},
+                           {300, 90},
+                           {700, 90},
+                           {1, 600},
+                           {600, 1}})
     for (const std::vector<std::int64_t>& ks :
          {std::vector<std::int64_t>(32, 8), std::vector<std::int64_t>{300, 600}}) {
+      const std::int64_t m = size.first, n = size.second;
       CAPTURE(m);
       CAPTURE(n);
       CAPTURE(ks.size());
@@ -1037,7 +1038,8 @@ TEST_CASE("[thread] parallel_for: what a job has written the next one reads, who
       const std::int64_t parts = std::min<std::int64_t>(threads, n);
       for (std::int64_t part = 0, i = 0; part < parts; ++part) {
         const std::int64_t first = i;
-        const std::int64_t size = n / parts + (part < static_cast<std::int64_t>(n) % parts);
+        const auto whole = static_cast<std::int64_t>(n);
+        const std::int64_t size = whole / parts + (part < whole % parts);
         for (; i < first + size; ++i) {
           std::int64_t& e = expected[static_cast<std::size_t>(i)];
           e = 3 * e % 1009 + first;

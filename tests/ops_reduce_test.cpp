@@ -306,18 +306,19 @@ TEST_CASE("reduce: cross_entropy passes gradcheck of orders 1 and 2") {
 
 TEST_CASE("reduce: sum_to undoes a broadcast") {
   Generator generator(4);
-  for (const auto& [from, to] : std::vector<std::pair<Shape, Shape>>{{{2, 3, 4}, {2, 3, 4}},
-                                                                     {{2, 3, 4}, {3, 4}},
-                                                                     {{2, 3, 4}, {3, 1}},
-                                                                     {{2, 3, 4}, {1}},
-                                                                     {{2, 3, 4}, {}},
-                                                                     {{2, 3}, {1, 3}},
-                                                                     {{2, 1}, {2, 1}},
-                                                                     {{5}, {}},
-                                                                     {{}, {}},
-                                                                     {{0, 3}, {3}},
-                                                                     {{2, 0}, {2, 1}},
-                                                                     {{2, 0}, {}}}) {
+  for (const auto& shapes : std::vector<std::pair<Shape, Shape>>{{{2, 3, 4}, {2, 3, 4}},
+                                                                 {{2, 3, 4}, {3, 4}},
+                                                                 {{2, 3, 4}, {3, 1}},
+                                                                 {{2, 3, 4}, {1}},
+                                                                 {{2, 3, 4}, {}},
+                                                                 {{2, 3}, {1, 3}},
+                                                                 {{2, 1}, {2, 1}},
+                                                                 {{5}, {}},
+                                                                 {{}, {}},
+                                                                 {{0, 3}, {3}},
+                                                                 {{2, 0}, {2, 1}},
+                                                                 {{2, 0}, {}}}) {
+    const Shape &from = shapes.first, &to = shapes.second;
     CAPTURE(to_string(from));
     CAPTURE(to_string(to));
     for (DType dtype : {DType::f32, DType::f64, DType::i64}) {

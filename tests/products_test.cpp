@@ -79,9 +79,9 @@ TEST_CASE("products: views of one weight are packed apart") {
 
 TEST_CASE("products: the gradient of a repeated weight is the sum over all steps") {
   // 256 rows are done at once: below, exactly, above, and with steps larger than that.
-  for (auto [steps, batch] : {std::pair{1, 3}, {40, 3}, {64, 4}, {300, 1}, {101, 8}, {3, 300}}) {
-    CAPTURE(steps);
-    Repeated r(steps, batch);
+  for (const auto& size : {std::pair{1, 3}, {40, 3}, {64, 4}, {300, 1}, {101, 8}, {3, 300}}) {
+    CAPTURE(size.first);
+    Repeated r(size.first, size.second);
     r.loss(as_it_is).backward();
     CHECK(distance(r.w.grad(), r.expected()) < 1e-10);
     r.loss(as_it_is).backward();  // .grad sums up
