@@ -1,5 +1,7 @@
 #include "framework/gradient_trace.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <iterator>
