@@ -1,4 +1,7 @@
-"""unroll as a Conan 2 package: conan create . [-o "unroll/*:with_xtensor=True"]."""
+"""unroll as a Conan 2 package: conan create . --build=missing.
+
+With framework/xtensor.h: -o "unroll/*:with_xtensor=True" -s compiler.cppstd=20 (xtensor asks for it).
+"""
 
 from conan import ConanFile
 from conan.tools.cmake import CMake, CMakeDeps, CMakeToolchain, cmake_layout
@@ -18,13 +21,14 @@ class Unroll(ConanFile):
     )
 
     def requirements(self):
-        # All but xtensor are header-only here, and private to our .cpp files.
+        # xtensor comes first: it asks for one version each of xsimd and nlohmann_json, and whatever
+        # is in our ranges suits us. The others are header-only here, and private to our .cpp files.
+        if self.options.with_xtensor:
+            self.requires("xtensor/[>=0.24.3]", transitive_headers=True)
         self.requires("xsimd/[>=8.1.0]")
         self.requires("fmt/[>=9.1.0]", options={"header_only": True})
         self.requires("nlohmann_json/[>=3.11.2]")
         self.requires("utfcpp/[>=3.2.2]")
-        if self.options.with_xtensor:
-            self.requires("xtensor/[>=0.24.3]", transitive_headers=True)
 
     def layout(self):
         cmake_layout(self)
