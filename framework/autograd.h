@@ -255,6 +255,20 @@ void* allocate_node(std::size_t bytes, std::size_t inputs, bool saves, std::uint
 void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value, Keep keep,
           std::size_t bytes, bool saves, std::uint32_t total);
 
+/// The node of an operation whose (first) result is `value`.
+template <class Rule>
+Ref<Node> make_node(const char* op, const Inputs& inputs, const Tensor& value, Keep keep,
+                    Rule&& rule) {
+  using N = OpNode<Rule>;
+  static_assert(alignof(N) <= 64);
+  const bool saves = keep.has_any_input();
+  std::uint32_t total = 0;
+  void* memory = allocate_node(sizeof(N), inputs.size(), saves, total);
+  auto node = Ref<Node>::adopt(new (memory) N(std::move(rule)));
+  link(*node, op, inputs, value, keep, sizeof(N), saves, total);
+  return node;
+}
+
 }  // namespace detail
 
 /// Puts an operation on the tape: `value` is its result, computed from `inputs`; `rule(Back&)`
@@ -262,16 +276,8 @@ void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value,
 /// `value` must be new: a result of its own or a new view. `op` must be a string that stays.
 template <class Rule>
 Tensor record(const char* op, const detail::Inputs& inputs, Tensor value, Keep keep, Rule rule) {
-  if (grad_enabled() && detail::any_requires_grad(inputs)) {
-    using N = detail::OpNode<Rule>;
-    static_assert(alignof(N) <= 64);
-    const bool saves = keep.has_any_input();
-    std::uint32_t total = 0;
-    void* memory = detail::allocate_node(sizeof(N), inputs.size(), saves, total);
-    auto* node = new (memory) N(std::move(rule));
-    value.impl().node = detail::Ref<detail::Node>::adopt(node);
-    detail::link(*node, op, inputs, value, keep, sizeof(N), saves, total);
-  }
+  if (grad_enabled() && detail::any_requires_grad(inputs))
+    value.impl().node = detail::make_node(op, inputs, value, keep, std::move(rule));
   if (detail::watched()) [[unlikely]]
     detail::computed(op, inputs, value);
   return value;
@@ -284,13 +290,7 @@ template <class Rule>
 void record_all(const char* op, const detail::Inputs& inputs, const Tensor* values, int count,
                 Keep keep, Rule rule) {
   if (grad_enabled() && detail::any_requires_grad(inputs)) {
-    using N = detail::OpNode<Rule>;
-    static_assert(alignof(N) <= 64);
-    const bool saves = keep.has_any_input();
-    std::uint32_t total = 0;
-    void* memory = detail::allocate_node(sizeof(N), inputs.size(), saves, total);
-    const auto node = detail::Ref<detail::Node>::adopt(new (memory) N(std::move(rule)));
-    detail::link(*node, op, inputs, values[0], keep, sizeof(N), saves, total);
+    const auto node = detail::make_node(op, inputs, values[0], keep, std::move(rule));
     values[0].impl().node = node;
     for (int k = 1; k < count; ++k) detail::link_result(*node, k, values[k]);
   }

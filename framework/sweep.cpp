@@ -1,0 +1,437 @@
+#include "framework/sweep.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "framework/internal.h"
+#include "framework/kernels/parallel.h"
+#include "framework/ops.h"
+#include "framework/trace.h"
+
+namespace unroll {
+
+using detail::fail;
+using detail::Node;
+using detail::Product;
+using detail::Ref;
+
+namespace {
+
+/// Rows of products that are put off until they are done at once: enough for a product at full
+/// speed, few enough to be still in the cache; more for a weight so large that reading and writing
+/// its gradient each time would cost more.
+std::int64_t rows_together(const Shape& weight) {
+  return weight.numel() > std::int64_t{1} << 19 ? 512 : 256;
+}
+
+void fill_zero(const Tensor& x, std::int64_t first, std::int64_t last) {
+  if (first >= last) return;
+  detail::dispatch_floating(x.dtype(), [&]<class T>(T) {
+    std::fill(detail::overwrite<T>(x) + first, detail::overwrite<T>(x) + last, T(0));
+  });
+}
+
+void run_hooks(const Node& node, Tensor& g) {
+  const auto hooks = *node.hooks;  // a hook may remove itself
+  for (const auto& [number, hook] : hooks) {
+    Tensor replaced = hook(g);
+    if (!replaced.defined()) continue;
+    if (replaced.shape() != g.shape() || replaced.dtype() != g.dtype())
+      fail<ShapeError>("hook: a gradient of shape {} and dtype {} was replaced by {} and {}",
+                       g.shape(), g.dtype(), replaced.shape(), replaced.dtype());
+    g = std::move(replaced);
+  }
+}
+
+}  // namespace
+
+// --- The walk -----------------------------------------------------------------------------------
+
+std::uint64_t Back::Sweep::next_id() {
+  static std::atomic<std::uint64_t> id{0};
+  return ++id;
+}
+
+Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
+  struct Visit {
+    Node* node;
+    std::uint32_t next;
+    std::uint64_t outer_sweep;
+    std::int64_t outer_slot;
+  };
+  PoolVector<Visit> path;
+  const auto enter = [&](Node* node) {
+    if (!node) return;
+    if (node->leaf) {
+      std::int64_t& place = leaves[node];
+      if (place != LeafPlaces::kNone) return;
+      place = static_cast<std::int64_t>(entries.size());
+      Entry entry{};
+      entry.node = node;
+      entries.push_back(std::move(entry));
+      return;
+    }
+    if (node->sweep == id) {
+      entries[static_cast<std::size_t>(node->slot)].shared = true;
+      return;
+    }
+    path.push_back({node, 0, node->sweep, node->slot});
+    node->sweep = id;
+  };
+  for (const Tensor& root : roots) {
+    enter(root.impl().node.get());
+    while (!path.empty()) {
+      Visit& visit = path.back();
+      if (visit.next < visit.node->input_count) {
+        enter(visit.node->inputs[visit.next++].get());
+        continue;
+      }
+      visit.node->slot = static_cast<std::int64_t>(entries.size());
+      Entry entry{};
+      entry.node = visit.node;
+      entry.outer_sweep = visit.outer_sweep;
+      entry.outer_slot = visit.outer_slot;
+      entry.passes = true;
+      entries.push_back(std::move(entry));
+      path.pop_back();
+    }
+  }
+}
+
+Back::Sweep::~Sweep() {
+  for (Entry& entry : entries) {
+    if (entry.node->leaf) continue;
+    entry.node->sweep = entry.outer_sweep;
+    entry.node->slot = entry.outer_slot;
+  }
+}
+
+void Back::Sweep::restrict_to(const std::vector<Tensor>& targets) {
+  for (const Tensor& x : targets)
+    if (Entry* entry = find(x.impl().node.get())) entry->target = true;
+  for (Entry& entry : entries) {
+    entry.passes = false;
+    for (std::uint32_t i = 0; !entry.passes && i < entry.node->input_count; ++i)
+      if (const Entry* input = find(entry.node->inputs[i].get())) entry.passes = input->wanted;
+    entry.wanted = entry.passes || entry.target;
+  }
+}
+
+void Back::Sweep::add(Tensor& sum, Tensor g) {
+  if (!sum.defined()) {
+    sum = std::move(g);
+  } else if (!grad_enabled() && detail::is_exclusive(sum)) {
+    detail::accumulate(sum, g);
+  } else {
+    sum = sum + g;
+  }
+}
+
+void Back::Sweep::seed(const char* name, const Tensor& y, const Tensor& seed) {
+  Tensor g = seed;
+  if (!g.defined()) {
+    if (y.numel() != 1)
+      fail<GraphError>(
+          "{}: a tensor of shape {} needs a seed: the gradient is defined for one "
+          "element, such as a loss",
+          name, y.shape());
+    g = ones(y.shape(), y.dtype());
+  }
+  if (g.shape() != y.shape())
+    fail<ShapeError>("{}: the seed has shape {}, the tensor {}", name, g.shape(), y.shape());
+  if (g.dtype() != y.dtype())
+    fail<DTypeError>("{}: the seed is {}, the tensor {}", name, g.dtype(), y.dtype());
+  add(find(y.impl().node.get())->grad, std::move(g));
+}
+
+void Back::Sweep::fill_rest(Entry& entry) {
+  fill_zero(entry.grad, 0, entry.first);
+  fill_zero(entry.grad, entry.last, entry.grad.numel());
+  entry.first = -1;
+}
+
+bool Back::Sweep::reserve(Entry& entry, std::int64_t begin, std::int64_t end) {
+  if (!entry.grad.defined()) {
+    entry.grad = empty(entry.node->shape, entry.node->dtype);
+    entry.first = entry.last = begin;
+  }
+  if (entry.first < 0 || (end > entry.first && begin < entry.last)) return false;
+  if (end <= entry.first) {
+    fill_zero(entry.grad, end, entry.first);
+    entry.first = begin;
+  } else {
+    fill_zero(entry.grad, entry.last, begin);
+    entry.last = end;
+  }
+  return true;
+}
+
+void Back::Sweep::add_window(Entry& entry, Tensor (*take)(const void* context, const Tensor& whole),
+                             const void* context, const Tensor& g) {
+  if (g.numel() > 0 && !detail::trace && (!entry.grad.defined() || entry.first >= 0)) {
+    const Tensor part = take(
+        context, entry.grad.defined() ? entry.grad
+                                      : entry.grad = empty(entry.node->shape, entry.node->dtype));
+    const std::int64_t begin = part.impl().offset;
+    if (entry.first < 0) entry.first = entry.last = begin;
+    if (part.is_contiguous() && reserve(entry, begin, begin + g.numel())) {
+      detail::copy_into(part, g);
+      return;
+    }
+  }
+  detail::accumulate(take(context, own_grad(entry)), g);
+}
+
+Tensor& Back::Sweep::own_grad(Entry& entry) {
+  Tensor& sum = entry.grad;
+  finish(entry);
+  if (!sum.defined()) {
+    sum = zeros(entry.node->shape, entry.node->dtype);
+  } else if (!detail::is_exclusive(sum)) {
+    Tensor own = empty(sum.shape(), sum.dtype());
+    detail::copy_into(own, sum);
+    sum = std::move(own);
+  }
+  return sum;
+}
+
+void Back::Sweep::settle(Entry& entry) {
+  if (!entry.extra || entry.extra->products.empty()) return;
+  const Shape& shape = entry.node->shape;
+  const bool transposed = shape[0] > shape[1];
+  Tensor& sum = transposed ? entry.extra->transposed : entry.grad;
+  const bool first = !sum.defined();
+  if (first) sum = empty(transposed ? Shape{shape[1], shape[0]} : shape, entry.node->dtype);
+  if (!transposed) own_grad(entry);
+  detail::dispatch_floating(sum.dtype(), [&]<class T>(T) {
+    PoolVector<kernels::Term<T>> terms;
+    for (const Product& p : entry.extra->products) {
+      const Tensor &a = transposed ? p.g : p.a, &g = transposed ? p.a : p.g;
+      terms.push_back({a.size(0),
+                       {detail::read<T>(a), a.strides()[1], a.strides()[0]},
+                       {detail::read<T>(g), g.strides()[0], g.strides()[1]}});
+    }
+    kernels::gemm_sum<T>(sum.size(0), sum.size(1), terms.data(),
+                         static_cast<std::int64_t>(terms.size()), detail::overwrite<T>(sum),
+                         sum.size(1), !first);
+  });
+  entry.extra->products.clear();
+  entry.extra->rows = 0;
+}
+
+void Back::Sweep::add_transposed(Entry& entry) {
+  if (!entry.extra || !entry.extra->transposed.defined()) return;
+  const Tensor sum = std::exchange(entry.extra->transposed, Tensor());
+  if (entry.grad.defined()) {
+    add(entry.grad, transpose(sum));
+    return;
+  }
+  entry.grad = empty(entry.node->shape, entry.node->dtype);
+  detail::dispatch_floating(sum.dtype(), [&]<class T>(T) {
+    kernels::float_kernels<T>().transpose(sum.size(0), sum.size(1), detail::read<T>(sum),
+                                          detail::overwrite<T>(entry.grad));
+  });
+}
+
+void Back::Sweep::run(bool to_leaves, bool retain_graph) {
+  kernels::FlushDenormals flush;
+  for (std::size_t i = entries.size(); i-- > 0;) {
+    Entry& entry = entries[i];
+    Node& node = *entry.node;
+    if (!entry.wanted) continue;
+    finish(entry);
+    settle(entry);
+    add_transposed(entry);
+    if (entry.grad.defined() || entry.has_results()) {
+      if (watched) [[unlikely]]
+        detail::arrived(node, entry.grad);
+      if (node.hooks && entry.grad.defined()) run_hooks(node, entry.grad);
+      if (to_leaves && node.keeps_grad && entry.grad.defined()) keep_grad(node, entry);
+      if (entry.passes) {
+        if (node.released)
+          fail<GraphError>(
+              "backward: the graph behind {} has been freed by an earlier backward; "
+              "pass retain_graph to the first one",
+              node.op);
+        Back back(entry.grad, node, *this);
+        node.run(back);
+      }
+      if (watched) [[unlikely]]
+        detail::passed(node);
+      if (!entry.target) entry.grad = Tensor();
+      if (entry.extra) entry.extra->results.clear();
+    }
+    if (!retain_graph && entry.passes) node.release_buffers();
+  }
+}
+
+void Back::Sweep::keep_grad(Node& node, Entry& entry) {
+  Tensor g = entry.node->leaf && !entry.target ? std::move(entry.grad) : entry.grad;
+  if (!node.grad.defined() && !grad_enabled() && !detail::is_exclusive(g)) {
+    node.grad = empty(g.shape(), g.dtype());
+    detail::copy_into(node.grad, g);
+  } else {
+    add(node.grad, std::move(g));
+  }
+}
+
+// --- What a rule asks for -----------------------------------------------------------------------
+
+bool Back::needs(int i) const {
+  const auto* entry = sweep_.find(node_.inputs[i].get());
+  return entry && entry->wanted;
+}
+
+Tensor Back::in(int i) const {
+  const detail::Saved& saved = node_.saved[i];
+  if (detail::version(saved.tensor) != saved.version)
+    fail<GraphError>(
+        "backward: input {} of {}, a tensor of shape {}, was written in place after it "
+        "was used; the gradient needs its old values",
+        i, node_.op, saved.tensor.shape());
+  return saved.tensor;
+}
+
+Tensor Back::out() const {
+  if (node_.output->version != node_.output_version)
+    fail<GraphError>(
+        "backward: the output of {}, a tensor of shape {}, was written in place; the "
+        "gradient needs its old values",
+        node_.op, node_.shape);
+  Tensor y = detail::attach(node_.output, node_.dtype, node_.shape, node_.output_offset);
+  if (grad_enabled()) y.impl().node = Ref<Node>::share(&node_);
+  return y;
+}
+
+void Back::add(int i, Tensor g) {
+  auto* entry = sweep_.find(node_.inputs[i].get());
+  if (!entry || !entry->wanted || entry->placed) return;
+  const Node& input = *entry->node;
+  if (g.dtype() != input.dtype)
+    fail<DTypeError>("backward: {} gives input {} a gradient of dtype {}, the input is {}",
+                     node_.op, i, g.dtype(), input.dtype);
+  if (g.shape() != input.shape) {
+    if (g.dim() < input.shape.size() ||
+        detail::broadcast_shapes(node_.op, g.shape(), input.shape) != g.shape())
+      fail<ShapeError>("backward: {} gives input {} a gradient of shape {}, the input is {}",
+                       node_.op, i, g.shape(), input.shape);
+    g = sum_to(g, input.shape);
+  }
+  if (sweep_.watched) [[unlikely]]
+    detail::added(node_, i, g);
+  Sweep::finish(*entry);
+  Sweep::add(entry->grad, std::move(g));
+}
+
+Tensor Back::take_grad(int i) {
+  auto* entry = sweep_.find(node_.inputs[i].get());
+  if (!entry || !entry->wanted || entry->placed || sweep_.watched || create_graph())
+    return Tensor();
+  Sweep::finish(*entry);
+  return std::exchange(entry->grad, Tensor());
+}
+
+bool Back::puts_off(int i) const {
+  const Sweep::Entry* entry = sweep_.find(node_.inputs[i].get());
+  if (!entry || !entry->wanted || create_graph()) return false;
+  const Node& weight = *entry->node;
+  if (!weight.is_transpose) return weight.leaf;
+  return weight.inputs[0]->leaf && !weight.hooks && !weight.keeps_grad && !entry->target;
+}
+
+void Back::add_product(int i, const Tensor& a, const Tensor& g) {
+  if (!puts_off(i)) {
+    if (needs(i)) add(i, matmul(transpose(a), g));
+    return;
+  }
+  const Node* weight = node_.inputs[i].get();
+  const bool transposed = weight->is_transpose;
+  Sweep::Entry& entry = *sweep_.find(transposed ? weight->inputs[0].get() : weight);
+  Sweep::Extra& extra = entry.extra.make();
+  extra.products.push_back(transposed ? Product{g, a} : Product{a, g});
+  extra.rows += a.shape()[0];
+  if (extra.rows >= rows_together(entry.node->shape)) Sweep::settle(entry);
+}
+
+void Back::pass_to_operation(int k) {
+  Sweep::Entry* operation = sweep_.find(node_.inputs[0].get());
+  if (!operation || !operation->wanted) return;
+  auto& results = operation->extra.make().results;
+  if (results.size() < static_cast<std::size_t>(k)) results.resize(static_cast<std::size_t>(k));
+  // Under create_graph a sweep may come here by several places of the same result.
+  Sweep::add(results[static_cast<std::size_t>(k) - 1], grad);
+}
+
+Tensor Back::grad_of(int k) const {
+  if (k == 0) return grad;
+  const Sweep::Entry& entry = *sweep_.find(&node_);
+  if (!entry.extra || entry.extra->results.size() < static_cast<std::size_t>(k)) return Tensor();
+  return entry.extra->results[static_cast<std::size_t>(k) - 1];
+}
+
+Tensor Back::result(int k, Tensor value) const {
+  if (!create_graph()) return value;
+  if (k == 0)
+    value.impl().node = Ref<Node>::share(&node_);
+  else
+    detail::link_result(node_, k, value);
+  return value;
+}
+
+bool Back::add_rows(int i, const Tensor& rows, const Tensor& values) {
+  const auto* entry = sweep_.find(node_.inputs[i].get());
+  if (!entry || !entry->wanted || !entry->node->leaf || entry->node->hooks || entry->target ||
+      create_graph())
+    return false;
+  static_cast<detail::Leaf*>(entry->node)->rows.push_back({rows, values});
+  return true;
+}
+
+Tensor Back::part_target(int i) {
+  auto* entry = sweep_.find(node_.inputs[i].get());
+  return entry && entry->wanted ? Sweep::own_grad(*entry) : Tensor();
+}
+
+void Back::add_window(int i, Tensor (*take)(const void*, const Tensor&), const void* context) {
+  auto* entry = sweep_.find(node_.inputs[i].get());
+  if (!entry || !entry->wanted) return;
+  Sweep::add_window(*entry, take, context, grad);
+}
+
+Tensor Back::place(int i) {
+  if (create_graph() || detail::trace) return Tensor();
+  const auto untouched = [](const Sweep::Entry* e) {
+    return e && e->wanted && !e->target && !e->shared && !e->grad.defined() && !e->node->hooks &&
+           !e->node->keeps_grad;
+  };
+  const Node* part = node_.inputs[i].get();
+  auto* entry = sweep_.find(part);
+  if (!untouched(entry)) return Tensor();
+  if (part->passes_on >= 0) {
+    part = part->inputs[part->passes_on].get();
+    entry = sweep_.find(part);
+    if (!untouched(entry)) return Tensor();
+  }
+  if (part->window < 0) return Tensor();
+  auto* whole = sweep_.find(part->inputs[0].get());
+  if (!whole || !whole->wanted || part->shape.numel() == 0 ||
+      !Sweep::reserve(*whole, part->window, part->window + part->shape.numel()))
+    return Tensor();
+  entry->placed = true;
+  return detail::attach(whole->grad.impl().storage, part->dtype, part->shape, part->window);
+}
+
+void Back::add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,
+                             const std::function<Tensor(const Tensor&)>& take) {
+  if (!needs(i)) return;
+  const Node& input = *node_.inputs[i];
+  Tensor whole = zeros(input.shape, input.dtype);
+  {
+    NoGrad no_grad;
+    put(whole, grad);
+  }
+  add(i, record("part", {grad}, std::move(whole), Keep::none,
+                [take](Back& back) { back.add(0, take(back.grad)); }));
+}
+
+}  // namespace unroll

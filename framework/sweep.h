@@ -1,0 +1,199 @@
+#pragma once
+/// The walk of backward() over the tape, from results to leaves. Not for users.
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "framework/autograd.h"
+#include "framework/memory.h"
+#include "framework/row_grad.h"
+#include "framework/watch.h"
+
+namespace unroll {
+namespace detail {
+
+struct Leaf final : Node {
+  Leaf() {
+    leaf = true;
+    keeps_grad = true;
+  }
+  void run(Back&) override {}
+  /// Besides .grad: rows to be added to it, in any order, when somebody reads it.
+  std::vector<RowGrad> rows;
+};
+
+/// Memory from the pool, so that sweeping again and again asks the system for none.
+template <class T>
+struct PoolAllocator {
+  using value_type = T;
+  PoolAllocator() = default;
+  template <class U>
+  PoolAllocator(const PoolAllocator<U>&) {}
+  T* allocate(std::size_t n) { return static_cast<T*>(pool_allocate(n * sizeof(T))); }
+  void deallocate(T* memory, std::size_t n) noexcept { pool_release(memory, n * sizeof(T)); }
+  friend bool operator==(PoolAllocator, PoolAllocator) { return true; }
+};
+template <class T>
+using PoolVector = std::vector<T, PoolAllocator<T>>;
+
+/// A T that is made when it is first needed.
+template <class T>
+class Lazy {
+ public:
+  Lazy() = default;
+  Lazy(Lazy&& other) noexcept : pointer_(std::exchange(other.pointer_, nullptr)) {}
+  Lazy& operator=(Lazy&& other) noexcept {
+    std::swap(pointer_, other.pointer_);
+    return *this;
+  }
+  ~Lazy() {
+    if (!pointer_) return;
+    pointer_->~T();
+    pool_release(pointer_, sizeof(T));
+  }
+  explicit operator bool() const { return pointer_ != nullptr; }
+  T* operator->() const { return pointer_; }
+  T& make() {
+    if (!pointer_) pointer_ = new (pool_allocate(sizeof(T))) T;
+    return *pointer_;
+  }
+
+ private:
+  T* pointer_ = nullptr;
+};
+
+/// Where the leaves of a sweep stand in it: a hash table with open addressing. Other nodes carry
+/// their place themselves; but threads that share a model meet at its leaves, each with a graph of
+/// its own, so a sweep writes nothing into those.
+class LeafPlaces {
+ public:
+  static constexpr std::int64_t kNone = -1;
+
+  std::int64_t find(const Node* leaf) const { return slots_.empty() ? kNone : slot(leaf).place; }
+  /// The place of a leaf, to set; kNone at first.
+  std::int64_t& operator[](const Node* leaf) {
+    if (2 * (used_ + 1) > slots_.size()) grow();
+    Slot& found = const_cast<Slot&>(slot(leaf));
+    used_ += found.leaf ? 0 : 1;
+    found.leaf = leaf;
+    return found.place;
+  }
+
+ private:
+  struct Slot {
+    const Node* leaf = nullptr;
+    std::int64_t place = kNone;
+  };
+  /// The slot of a leaf, or the empty one where it would go.
+  const Slot& slot(const Node* leaf) const {
+    const std::size_t mask = slots_.size() - 1;
+    // Nodes are 64 bytes apart or more; a multiplication spreads what is left.
+    std::size_t i = (reinterpret_cast<std::uintptr_t>(leaf) >> 6) * 0x9e3779b97f4a7c15u >> 20;
+    while (slots_[i & mask].leaf && slots_[i & mask].leaf != leaf) ++i;
+    return slots_[i & mask];
+  }
+  void grow() {
+    PoolVector<Slot> old(std::max<std::size_t>(2 * slots_.size(), 16));
+    old.swap(slots_);
+    for (const Slot& s : old)
+      if (s.leaf) const_cast<Slot&>(slot(s.leaf)) = s;
+  }
+
+  PoolVector<Slot> slots_;
+  std::size_t used_ = 0;
+};
+
+/// A term a' g of a weight's gradient that is still to be computed.
+struct Product {
+  Tensor a, g;
+};
+
+}  // namespace detail
+
+/// One walk from results to leaves. `entries` holds every node that the results depend on, inputs
+/// before outputs, so that walking it backwards meets a node after all that depend on it.
+struct Back::Sweep {
+  using Node = detail::Node;
+  using LeafPlaces = detail::LeafPlaces;
+  template <class T>
+  using PoolVector = detail::PoolVector<T>;
+
+  /// What few entries have.
+  struct Extra {
+    PoolVector<detail::Product> products;  // still to be added to grad
+    std::int64_t rows = 0;                 // of them
+    Tensor transposed;                     // their sum so far, if it is kept transposed
+    PoolVector<Tensor> results;            // gradients of the results from the second on
+  };
+  struct Entry {
+    Node* node = nullptr;
+    Tensor grad;                    // summed so far
+    std::uint64_t outer_sweep = 0;  // what the node carried before, for a sweep inside a sweep
+    std::int64_t outer_slot = 0;
+    // Elements of grad that are filled, where parts have been put into it; all of them if `first`
+    // is negative.
+    std::int64_t first = -1, last = -1;
+    detail::Lazy<Extra> extra;
+    bool wanted = true;   // its gradient is asked for, or leads to one that is
+    bool passes = false;  // it has such inputs
+    bool target = false;
+    bool shared = false;  // several rules add to grad; not known of a leaf
+    bool placed = false;  // its gradient lies where it belongs already: Back::place
+
+    bool has_results() const { return extra && !extra->results.empty(); }
+  };
+  PoolVector<Entry> entries;
+  LeafPlaces leaves;
+  const std::uint64_t id = next_id();
+  const bool watched = detail::watched();
+
+  explicit Sweep(const std::vector<Tensor>& roots);
+  ~Sweep();
+  Sweep(const Sweep&) = delete;
+  Sweep& operator=(const Sweep&) = delete;
+
+  Entry* find(const Node* node) {
+    if (!node) return nullptr;
+    const std::int64_t place = node->leaf          ? leaves.find(node)
+                               : node->sweep == id ? node->slot
+                                                   : LeafPlaces::kNone;
+    return place == LeafPlaces::kNone ? nullptr : &entries[static_cast<std::size_t>(place)];
+  }
+
+  /// Keeps only what leads to one of `targets`.
+  void restrict_to(const std::vector<Tensor>& targets);
+  /// The gradient that a root begins with: 1 if none is given. `name` begins the messages.
+  void seed(const char* name, const Tensor& y, const Tensor& seed);
+  /// From the roots to the leaves, whose gradients it adds to .grad if `to_leaves`.
+  void run(bool to_leaves, bool retain_graph);
+
+  // What Back does with the gradient of an input.
+  static void add(Tensor& sum, Tensor g);
+  /// Fills what no part has reached.
+  static void finish(Entry& entry) {
+    if (entry.first >= 0) fill_rest(entry);
+  }
+  /// Marks the elements [begin, end) as filled, for the caller to do so. False if some of them are
+  /// already. What lies between them and the others is filled with zeros.
+  static bool reserve(Entry& entry, std::int64_t begin, std::int64_t end);
+  /// Adds g to a part of the gradient; `take(context, whole)` is a window on the part. The parts of
+  /// a sequence come one after the other: such a part is copied to its place, so that nothing is
+  /// filled with zeros first and read again.
+  static void add_window(Entry& entry, Tensor (*take)(const void* context, const Tensor& whole),
+                         const void* context, const Tensor& g);
+  /// The gradient so far as a tensor that may be added to in place.
+  static Tensor& own_grad(Entry& entry);
+  /// Computes the products that were put off. The kernel is at its best where a product is wider
+  /// than high; where the weight is higher, as [4 * hidden_size, hidden_size], the sum is kept
+  /// transposed.
+  static void settle(Entry& entry);
+
+ private:
+  static std::uint64_t next_id();
+  static void fill_rest(Entry& entry);
+  static void add_transposed(Entry& entry);
+  static void keep_grad(Node& node, Entry& entry);
+};
+
+}  // namespace unroll
