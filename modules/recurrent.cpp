@@ -15,10 +15,16 @@ namespace {
 
 /// A sequence of up to kWholeRows rows (time steps x batch) is projected at once, a longer one in
 /// pieces of kPieceRows or a little more: enough for a product at full speed, few enough to be
-/// still in the cache when the steps come to them. Wide rows come in pieces of half as many.
+/// still in the cache when the steps come to them. The first piece has half as many, and so have
+/// all whose rows turn out to be wide.
 constexpr std::int64_t kPieceRows = 256;
 constexpr std::int64_t kWholeRows = 512;
 constexpr std::int64_t kWide = 1536;
+
+/// Rows of the piece after this one.
+std::int64_t next_piece(const Tensor& projected) {
+  return projected.size(-1) > kWide ? kPieceRows / 2 : kPieceRows;
+}
 
 void check_probability(const char* where, const char* name, double p) {
   if (!(p >= 0.0 && p < 1.0))
@@ -84,17 +90,17 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
   const std::int64_t T = xs.size(0), batch = xs.dim() > 1 ? xs.size(1) : 1;
   const std::int64_t rows = xs.dim() > 2 || !is_floating(xs.dtype()) ? batch : 1;  // else [T, I]
   const auto steps_of = [&](std::int64_t piece_rows) { return (piece_rows + rows - 1) / rows; };
-  std::int64_t piece = T * rows <= kWholeRows ? T : steps_of(kPieceRows / 2);
+  std::int64_t piece = kPieceRows / 2;
   std::vector<Tensor> outputs(static_cast<std::size_t>(T));
   Tensor mask;
   for (std::int64_t done = 0, n = 0; done < T; done += n) {
-    n = std::min(piece, T - done);
+    n = T * rows <= kWholeRows ? T : std::min(steps_of(piece), T - done);
     const std::int64_t first = options.reverse ? T - done - n : done;
     const Tensor projected = walker.project(n == T ? xs : narrow(xs, 0, first, n));
+    piece = next_piece(projected);
     if (done == 0) {
       walker.start(batch, state_dtype(projected));
       mask = recurrent_mask(walker, recurrent_dropout);
-      if (piece < T && projected.size(-1) <= kWide) piece = steps_of(kPieceRows);
     }
     for (std::int64_t k = 0; k < n; ++k) {
       const std::int64_t t = options.reverse ? n - 1 - k : k;
@@ -199,16 +205,18 @@ Tensor walk_packed(Walker& walker, const Tensor& padded, const Packing& packing,
   Ended ended;
   Tensor projected, mask;
   std::int64_t row = 0, first = 0, end = 0;  // `projected` are the rows from first to end
+  std::int64_t piece = kPieceRows / 2;
   for (std::size_t k = 0; k < packing.running.size(); ++k) {
     const std::int64_t n = packing.running[k];
     if (row == end) {
       first = row;
       for (std::size_t i = k; i < packing.running.size(); ++i) {
         end += packing.running[i];
-        if (N > kWholeRows && end - first >= kPieceRows) break;
+        if (N > kWholeRows && end - first >= piece) break;
       }
       projected = Tensor();
       projected = walker.project(narrow(xs, 0, first, end - first));
+      piece = next_piece(projected);
     }
     if (k == 0) {
       walker.start(B, state_dtype(projected));

@@ -430,7 +430,8 @@ TEST_CASE("scan: long sequences are projected in pieces of some 256 rows, short 
   check({600, 1, 1600}, {}, {204800, 204800, 204800, 204800, 140800});  // wide: always 128
   check({200, 1, 1}, {}, {200});
   check({300, 3, 1}, {.lengths = indices({300, 100, 50})}, {450});
-  check({600, 2, 1}, {.lengths = indices({600, 100})}, {256, 256, 188});
+  check({600, 2, 1}, {.lengths = indices({600, 100})}, {128, 256, 256, 60});
+  check({400, 2, 1600}, {.lengths = indices({400, 200})}, {204800, 204800, 204800, 204800, 140800});
 }
 
 TEST_CASE("scan: options that are off cost nothing in a time step") {
