@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <iosfwd>
 #include <string>
 #include <vector>
 
@@ -138,6 +139,8 @@ class Shape {
 
 /// "(2, 3)"; "()" for a scalar.
 std::string to_string(const Shape& shape);
+/// Writes to_string(shape).
+std::ostream& operator<<(std::ostream& out, const Shape& shape);
 
 /// Dimensions that a reduction runs over: none named means all. Negative ones count from the end.
 class Axes {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ostream>
 
 #include "framework/internal.h"
 #include "framework/ops.h"
@@ -28,6 +29,10 @@ std::string to_string(const Shape& shape) {
   }
   return text + ")";
 }
+
+std::ostream& operator<<(std::ostream& out, DType dtype) { return out << to_string(dtype); }
+std::ostream& operator<<(std::ostream& out, const Shape& shape) { return out << to_string(shape); }
+std::ostream& operator<<(std::ostream& out, const Tensor& x) { return out << to_string(x); }
 
 namespace detail {
 

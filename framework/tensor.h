@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <iosfwd>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@ enum class DType : std::uint8_t { f32, f64, i64 };
 
 /// "f32", "f64" or "i64".
 std::string to_string(DType dtype);
+/// Writes to_string(dtype).
+std::ostream& operator<<(std::ostream& out, DType dtype);
 /// Bytes of one element.
 constexpr std::int64_t size_of(DType dtype) { return dtype == DType::f32 ? 4 : 8; }
 /// Whether it can have a gradient.
@@ -307,6 +310,8 @@ WriteView<T> Tensor::write() {
 
 /// For people: shape, dtype and values, elided in the middle of long dimensions.
 std::string to_string(const Tensor& tensor);
+/// Writes to_string(tensor).
+std::ostream& operator<<(std::ostream& out, const Tensor& tensor);
 
 // --- Making tensors -----------------------------------------------------------------------------
 // None of them is on the tape; call requires_grad_() on the result for a leaf. Negative sizes

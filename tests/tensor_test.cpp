@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <sstream>
 #include <utility>
 
 #include "support.h"
@@ -81,6 +82,13 @@ TEST_CASE("shape: holds any number of sizes, and copies and moves them") {
   CHECK(to_string(Shape{}) == "()");
   CHECK(to_string(Shape{3}) == "(3)");
   CHECK(to_string(Shape{2, 3}) == "(2, 3)");
+}
+
+TEST_CASE("tensor: streams take tensors, shapes and dtypes") {
+  std::ostringstream out;
+  const Tensor x = tensor({{1, 2}, {3, 4}});
+  out << x << "|" << x.shape() << "|" << x.dtype() << "|" << Tensor();
+  CHECK(out.str() == to_string(x) + "|(2, 2)|f32|tensor(undefined)");
 }
 
 TEST_CASE("tensor: an undefined one says so") {
