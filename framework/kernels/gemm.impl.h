@@ -61,11 +61,12 @@ struct Gemm {
   ///
   /// The loop is not unrolled: g++ would spill the sums. A tile with few sums, whose additions
   /// would wait for one another, keeps several of each, for every `ways`-th element of the inner
-  /// dimension. Nor does it ask for what B has ahead: the processor sees where the one stream goes.
+  /// dimension, and asks for B further ahead, since it uses each row of it at once.
   template <int rows, int vectors, bool packed>
   static void tile(Index k, const T* a, Index lda, const T* b, Index ldb, T* c, Index ldc,
                    Addend d) {
     constexpr int ways = rows > 1 ? 1 : (7 + vectors) / vectors;
+    constexpr Index ahead = rows > 1 ? 8 : 24;
     V sums[ways][rows][vectors];
     unrolled<rows>([&](auto i) __attribute__((always_inline)) {
       unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
@@ -84,7 +85,7 @@ struct Gemm {
       V row[vectors];
       unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
         row[j] = V::load_unaligned(b + j * kVector);
-        if constexpr (rows > 1) __builtin_prefetch(b + j * kVector + 8 * ldb);
+        __builtin_prefetch(b + j * kVector + ahead * ldb);
       });
       unrolled<rows>([&](auto i) __attribute__((always_inline)) {
         const V x(packed ? a[p * rows + i] : a[i * lda + p]);
