@@ -18,20 +18,23 @@ namespace unroll::detail {
 
 namespace {
 
-/// The reason why a program did not run to its good end, or "".
-std::string run(std::vector<std::string> command) {
+/// Throws unless a program runs to its good end, for the sake of `path`.
+void run(std::vector<std::string> command, const std::string& path) {
   std::vector<char*> arguments;
   for (std::string& argument : command) arguments.push_back(argument.data());
   arguments.push_back(nullptr);
   pid_t process = 0;
   const int error =
       posix_spawnp(&process, arguments[0], nullptr, nullptr, arguments.data(), environ);
-  if (error != 0) return fmt::format("{} can't be started ({})", command[0], std::strerror(error));
+  if (error != 0)
+    throw MissingProgram(
+        fmt::format("{}: {} can't be started ({})", path, command[0], std::strerror(error)));
   int status = 0;
   waitpid(process, &status, 0);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 127)  // how some systems say the same
-    return fmt::format("{} can't be started", command[0]);
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? "" : command[0] + " failed";
+    throw MissingProgram(fmt::format("{}: {} can't be started", path, command[0]));
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    throw FileError(fmt::format("{}: {} failed", path, command[0]));
 }
 
 /// A directory that is not there afterwards.
@@ -59,8 +62,7 @@ void write_by_program(const std::string& path, const std::string& input,
   const TemporaryDirectory directory;
   const std::string from = directory.path + "/in", to = directory.path + "/out";
   write_file_atomically(from, input);
-  const std::string problem = run(command(from, to));
-  if (!problem.empty()) throw FileError(fmt::format("{}: {}", path, problem));
+  run(command(from, to), path);
   write_file_atomically(path, read_file(to));
 }
 

@@ -10,11 +10,14 @@ namespace examples {
 
 using unroll::gnuplot_string;
 
-/// As unroll::draw_svg; but without gnuplot, or if it fails, there is a warning and no picture:
-/// returns whether there is one.
+/// As unroll::draw_svg, within try_to_draw().
 bool draw_svg(const std::string& path, int width, int height, const std::string& commands);
 
-/// Draws; an Error becomes a warning. Returns whether there was none.
-bool or_warn(const std::function<void()>& draw);
+/// Draws, and returns whether there is a picture. That gnuplot is not installed is a warning. Any
+/// other Error, such as a full disk, is kept: no result is lost for the sake of a picture, but in
+/// the end run() (program.h) fails.
+bool try_to_draw(const std::function<void()>& draw);
+/// The first error that was kept, or "".
+const std::string& drawing_error();
 
 }  // namespace examples

@@ -4,6 +4,8 @@
 
 #include <functional>
 
+#include "examples/common/program.h"
+
 namespace examples {
 
 namespace {
@@ -22,6 +24,15 @@ CLI::Validator number(double low, const char* rule, Compare compare) {
 }  // namespace
 
 CLI::Validator at_least(double low) { return number(low, "at least", std::greater_equal()); }
+
+CLI::Validator writable() {
+  return CLI::Validator(
+      [](const std::string& path) {
+        require_writable(path);
+        return std::string();
+      },
+      "");
+}
 
 CLI::Validator above(double low) { return number(low, "above", std::greater()); }
 

@@ -20,6 +20,8 @@ namespace examples {
 /// Checks for options that are numbers.
 CLI::Validator at_least(double low);
 CLI::Validator above(double low);
+/// For a file to write: throws as require_writable (program.h).
+CLI::Validator writable();
 
 /// --hidden and so on, with the present values as defaults. A bool is a flag: --bidirectional, or
 /// --bidirectional=false where it is on by now.

@@ -10,7 +10,7 @@ bool plot_svg(const std::string& path, const PlotOptions& options,
 }
 
 bool plot_svg(const std::string& path, const std::vector<Panel>& panels) {
-  return or_warn([&] { unroll::draw_curves(path, panels); });
+  return try_to_draw([&] { unroll::draw_curves(path, panels); });
 }
 
 }  // namespace examples

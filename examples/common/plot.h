@@ -12,8 +12,7 @@ using unroll::Curve;
 using unroll::Panel;
 using unroll::PlotOptions;
 
-/// As unroll::draw_curves; but without gnuplot, or if it fails, there is a warning and no picture:
-/// returns whether there is one.
+/// As unroll::draw_curves, within try_to_draw() (gnuplot.h): returns whether there is a picture.
 bool plot_svg(const std::string& path, const PlotOptions& options,
               const std::vector<Curve>& curves);
 /// The same with one panel below the other.

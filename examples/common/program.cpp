@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "examples/common/gnuplot.h"
 #include "framework/check.h"
 
 namespace examples {
@@ -34,7 +35,8 @@ int run(CLI::App& app, const std::vector<std::string>& arguments,
   try {
     parse(app, arguments);
     const int code = body();
-    return flush_output() ? code : fail(app, "the output could not be written", 1);
+    if (!flush_output()) return fail(app, "the output could not be written", 1);
+    return drawing_error().empty() ? code : fail(app, drawing_error(), code == 0 ? 1 : code);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) {  // --help
       app.exit(error);
@@ -71,6 +73,7 @@ void parse(CLI::App& app, std::vector<std::string> arguments) {
 }
 
 void require_writable(const std::string& path) {
+  if (path.empty()) return;
   const std::filesystem::path parent = std::filesystem::path(path).parent_path();
   const std::string directory = parent.empty() ? "." : parent.string();
   if (std::filesystem::is_directory(path))

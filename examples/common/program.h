@@ -11,7 +11,7 @@ namespace examples {
 
 /// Parses the arguments (without the program's name), calls `body` and returns its result, the exit
 /// code. Errors become one message on stderr that begins with the program's name; the exit code is
-/// 2 for wrong arguments, 1 for everything else.
+/// 2 for wrong arguments, 1 for everything else, which includes pictures that could not be drawn.
 int run(CLI::App& app, const std::vector<std::string>& arguments, const std::function<int()>& body);
 int run(CLI::App& app, int argc, char** argv, const std::function<int()>& body);
 
@@ -19,8 +19,8 @@ int run(CLI::App& app, int argc, char** argv, const std::function<int()>& body);
 /// that their variables have by then.
 void parse(CLI::App& app, std::vector<std::string> arguments);
 
-/// Throws FileError unless a file can be made at `path`: better before an hour of training than
-/// after it.
+/// Throws FileError unless a file can be made at `path` or none is wanted (""): better before an
+/// hour of training than after it.
 void require_writable(const std::string& path);
 
 /// Calls f(line, "line 1"), f(line, "line 2"), ... for the lines that are given or, if there are
