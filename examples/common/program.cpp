@@ -75,10 +75,12 @@ void parse(CLI::App& app, std::vector<std::string> arguments) {
 void require_writable(const std::string& path) {
   if (path.empty()) return;
   const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  const std::string directory = parent.empty() ? "." : parent.string();
+  // A file is renamed into its directory; a device or a pipe is written itself (framework/file.h).
+  const bool itself = std::filesystem::is_other(std::filesystem::status(path));
+  const std::string target = itself ? path : parent.empty() ? "." : parent.string();
   if (std::filesystem::is_directory(path))
     throw unroll::FileError(fmt::format("cannot write {}: it is a directory", path));
-  if (::access(directory.c_str(), W_OK | X_OK) != 0)
+  if (::access(target.c_str(), itself ? W_OK : W_OK | X_OK) != 0)
     throw unroll::FileError(fmt::format("cannot write {}: {}", path, std::strerror(errno)));
 }
 

@@ -33,10 +33,11 @@ TrainingProgram::TrainingProgram(const std::string& description, const std::stri
   call_.program = argv[0];
   call_.name = name;
   train_ = &add_command("train", "learn");
-  train_->add_option(
-      "--save", call_.save,
-      fmt::format("file for the model; \"\": none (default: that of --load, else {})",
-                  default_file_));
+  train_
+      ->add_option("--save", call_.save,
+                   fmt::format("file for the model; \"\": none (default: that of --load, else {})",
+                               default_file_))
+      ->check(writable());
   train_->add_flag("--quiet", call_.quiet, "print the results only");
 }
 

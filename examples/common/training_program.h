@@ -31,7 +31,7 @@ struct TrainingOptions {
     option("lr", lr, "learning rate of Adam", above(0));
     option("clip", clip, "largest norm of the gradient; 0: any", at_least(0));
     option("seed", seed, "of all random numbers", at_least(0));
-    option("log", log, "file for one JSON object per epoch");
+    option("log", log, "file for one JSON object per epoch", writable());
     option("plot", plot, "SVG file for the curves; \"\": none", writable());
   }
 };
