@@ -43,21 +43,27 @@ std::int64_t closest_length(const std::vector<Tokens>& references, std::int64_t 
   return best;
 }
 
+/// Throws ValueError unless there are candidates, with one or more references each.
+void check(const char* name, const std::vector<Tokens>& candidates,
+           const std::vector<std::vector<Tokens>>& references) {
+  if (candidates.empty()) throw ValueError(fmt::format("{}: there are no candidates", name));
+  if (candidates.size() != references.size())
+    throw ValueError(fmt::format("{}: {} candidates need as many lists of references, got {}", name,
+                                 candidates.size(), references.size()));
+  for (std::size_t i = 0; i < references.size(); ++i)
+    if (references[i].empty())
+      throw ValueError(fmt::format("{}: candidate {} has no reference", name, i));
+}
+
 }  // namespace
 
 BleuScore corpus_bleu(const std::vector<Tokens>& candidates,
                       const std::vector<std::vector<Tokens>>& references, std::int64_t max_n) {
   if (max_n < 1)
     throw ValueError(fmt::format("corpus_bleu: max_n is at least 1, but is {}", max_n));
-  if (candidates.empty()) throw ValueError("corpus_bleu: there are no candidates");
-  if (candidates.size() != references.size())
-    throw ValueError(
-        fmt::format("corpus_bleu: {} candidates need as many lists of references, got {}",
-                    candidates.size(), references.size()));
+  check("corpus_bleu", candidates, references);
   BleuScore result;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
-    if (references[i].empty())
-      throw ValueError(fmt::format("corpus_bleu: candidate {} has no reference", i));
     result.candidate_length += length(candidates[i]);
     result.reference_length += closest_length(references[i], length(candidates[i]));
   }
@@ -95,6 +101,34 @@ double sentence_bleu(const Tokens& candidate, const Tokens& reference, std::int6
     score *= std::pow(ratio(matches, size - n + 1), std::pow(0.5, static_cast<double>(n)));
   }
   return score;
+}
+
+double mean_sentence_bleu(const std::vector<Tokens>& candidates,
+                          const std::vector<std::vector<Tokens>>& references, std::int64_t k) {
+  check("mean_sentence_bleu", candidates, references);
+  double sum = 0.0;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    double best = 0.0;
+    for (const Tokens& reference : references[i])
+      best = std::max(best, sentence_bleu(candidates[i], reference, k));
+    sum += best;
+  }
+  return sum / static_cast<double>(candidates.size());
+}
+
+double exact_match(const std::vector<Tokens>& candidates,
+                   const std::vector<std::vector<Tokens>>& references) {
+  check("exact_match", candidates, references);
+  std::int64_t hits = 0;
+  for (std::size_t i = 0; i < candidates.size(); ++i)
+    hits += std::count(references[i].begin(), references[i].end(), candidates[i]) > 0 ? 1 : 0;
+  return ratio(hits, static_cast<std::int64_t>(candidates.size()));
+}
+
+double exact_match(const std::vector<Tokens>& candidates, const std::vector<Tokens>& references) {
+  std::vector<std::vector<Tokens>> lists;
+  for (const Tokens& reference : references) lists.push_back({reference});
+  return exact_match(candidates, lists);
 }
 
 // --- Entities -----------------------------------------------------------------------------------

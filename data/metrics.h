@@ -1,6 +1,6 @@
 #pragma once
-/// How good is what a sequence model gives: BLEU of translations, and precision, recall and F1 of
-/// entities.
+/// How good is what a sequence model gives: BLEU and exact match of sentences, and precision,
+/// recall and F1 of entities.
 
 #include <cstdint>
 #include <map>
@@ -9,7 +9,7 @@
 
 namespace unroll {
 
-// --- BLEU ---------------------------------------------------------------------------------------
+// --- Sentences ----------------------------------------------------------------------------------
 
 /// What BLEU is made of.
 struct BleuScore {
@@ -38,6 +38,20 @@ BleuScore corpus_bleu(const std::vector<std::vector<std::string>>& candidates,
 /// candidate has 0. Throws ValueError for k < 1.
 double sentence_bleu(const std::vector<std::string>& candidate,
                      const std::vector<std::string>& reference, std::int64_t k = 2);
+
+/// The same as a mean over [N] sentences with one or more references each, of which the best one
+/// counts. Throws ValueError as corpus_bleu.
+double mean_sentence_bleu(const std::vector<std::vector<std::string>>& candidates,
+                          const std::vector<std::vector<std::vector<std::string>>>& references,
+                          std::int64_t k = 2);
+
+/// The fraction of [N] sentences that equal one of their references, token by token. Throws
+/// ValueError as corpus_bleu.
+double exact_match(const std::vector<std::vector<std::string>>& candidates,
+                   const std::vector<std::vector<std::vector<std::string>>>& references);
+/// The same with one reference each: [N].
+double exact_match(const std::vector<std::vector<std::string>>& candidates,
+                   const std::vector<std::vector<std::string>>& references);
 
 // --- Tags ---------------------------------------------------------------------------------------
 

@@ -66,6 +66,21 @@ PaddedBatch PaddedBatches::operator[](std::int64_t i) const {
   return pad_sequences(*sequences_, batches_[as_size(i)], padding_);
 }
 
+PaddedBatches ordered_batches(const Sequences& sequences, std::int64_t batch_size,
+                              std::int64_t padding) {
+  if (batch_size < 1)
+    throw ValueError(
+        fmt::format("ordered_batches: batch_size must be 1 or more, got {}", batch_size));
+  const std::vector<std::int64_t> order = numbers_below(sequences.size());
+  PaddedBatches batches(sequences, padding);
+  for (auto first = order.begin(); first != order.end();) {
+    const auto last = first + std::min(order.end() - first, batch_size);
+    batches.batches_.emplace_back(first, last);
+    first = last;
+  }
+  return batches;
+}
+
 PaddedBatches bucketed_batches(const Sequences& sequences, const BucketOptions& options,
                                Generator& generator) {
   if (options.batch_size < 1) {

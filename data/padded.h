@@ -36,7 +36,7 @@ struct BucketOptions {
   std::int64_t bucket_batches = 8;
 };
 
-/// One epoch of padded batches. Refers to the sequences, which have to live as long.
+/// Padded batches. Refers to the sequences, which have to live as long.
 class PaddedBatches {
  public:
   /// What the iterator gives.
@@ -54,6 +54,7 @@ class PaddedBatches {
 
  private:
   friend PaddedBatches bucketed_batches(const Sequences&, const BucketOptions&, Generator&);
+  friend PaddedBatches ordered_batches(const Sequences&, std::int64_t, std::int64_t);
 
   PaddedBatches(const Sequences& sequences, std::int64_t padding)
       : sequences_(&sequences), padding_(padding) {}
@@ -62,6 +63,13 @@ class PaddedBatches {
   std::int64_t padding_;
   std::vector<std::vector<std::int64_t>> batches_;  ///< which sequences each batch holds
 };
+
+/// All sequences in their order, batch_size side by side: to measure, not to learn. The last batch
+/// may hold fewer. Throws ValueError if batch_size is below 1.
+PaddedBatches ordered_batches(const Sequences& sequences, std::int64_t batch_size,
+                              std::int64_t padding);
+PaddedBatches ordered_batches(Sequences&& sequences, std::int64_t batch_size,
+                              std::int64_t padding) = delete;
 
 /// Prepares one epoch: every sequence once, beside others of similar length. The sequences are
 /// sorted by length (equal ones in random order), cut into buckets of bucket_batches * batch_size,

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <map>
+#include <utility>
 
 #include "data/text.h"
 #include "framework/check.h"
@@ -52,6 +55,46 @@ std::vector<TextPair> read_pairs(const std::string& source_path, const std::stri
     pairs.push_back({sources[i], targets[i]});
   }
   return pairs;
+}
+
+std::vector<TranslatedSentence> group_by_source(
+    const std::vector<TextPair>& pairs,
+    const std::function<std::vector<std::string>(const std::string&)>& tokenize) {
+  std::vector<TranslatedSentence> sentences;
+  std::map<std::vector<std::string>, std::size_t> places;
+  for (const TextPair& pair : pairs) {
+    std::vector<std::string> source = tokenize(pair.source);
+    const auto [place, is_new] = places.emplace(source, sentences.size());
+    if (is_new) sentences.push_back({std::move(source), {}});
+    sentences[place->second].targets.push_back(tokenize(pair.target));
+  }
+  return sentences;
+}
+
+WordDictionary::WordDictionary(const std::vector<TranslatedSentence>& sentences) {
+  std::unordered_map<std::string, double> sources, targets;
+  std::unordered_map<std::string, std::unordered_map<std::string, double>> both;
+  for (const TranslatedSentence& sentence : sentences)
+    for (const std::vector<std::string>& target : sentence.targets) {
+      for (const std::string& t : target) ++targets[t];
+      for (const std::string& s : sentence.source) {
+        ++sources[s];
+        for (const std::string& t : target) ++both[s][t];
+      }
+    }
+  for (const auto& [s, beside] : both) {
+    std::pair<double, std::string> best;
+    for (const auto& [t, count] : beside)
+      best = std::max(best, {2 * count / (sources[s] + targets[t]), t});
+    words_[s] = best.second;
+  }
+}
+
+std::vector<std::string> WordDictionary::translate(const std::vector<std::string>& source) const {
+  std::vector<std::string> target;
+  for (const std::string& s : source)
+    if (const auto found = words_.find(s); found != words_.end()) target.push_back(found->second);
+  return target;
 }
 
 }  // namespace unroll

@@ -25,6 +25,14 @@ const char* name_of(AttentionScore score) {
 
 }  // namespace
 
+AttentionScore attention_score_from_name(const std::string& name) {
+  for (const AttentionScore score : {AttentionScore::additive, AttentionScore::general,
+                                     AttentionScore::dot, AttentionScore::scaled_dot})
+    if (name == name_of(score)) return score;
+  fail<ValueError>("there is no attention score '{}', only additive, general, dot and scaled_dot",
+                   name);
+}
+
 Attention::Attention(AttentionScore how, std::int64_t queries, std::int64_t keys,
                      std::int64_t hidden)
     : score(how), query_size(queries), key_size(keys), hidden_size(hidden) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <tuple>
 
 #include "framework/tensor.h"
@@ -20,6 +21,10 @@ enum class AttentionScore {
   dot,         ///< q' k                        (Luong et al. 2015, eq. 8)
   scaled_dot,  ///< q' k / sqrt(Q)              (Vaswani et al. 2017, eq. 1)
 };
+
+/// The score with such a name: "additive", "general", "dot" or "scaled_dot". Throws ValueError for
+/// another name.
+AttentionScore attention_score_from_name(const std::string& name);
 
 /// What is looked at, with all that does not depend on the query done once: made by
 /// Attention::memory(). The batch is the first dimension of each tensor, so that it can be part of

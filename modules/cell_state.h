@@ -3,6 +3,7 @@
 /// a pair, tuple, array or vector of states (framework/for_each_tensor.h).
 
 #include <utility>
+#include <vector>
 
 #include "framework/for_each_tensor.h"
 
@@ -31,6 +32,14 @@ Tensor& first_tensor(State& state) {
   for_each_tensor(state, [&](Tensor& t) { first = first ? first : &t; });
   if (!first) throw ValueError("a recurrent state must hold a tensor");
   return *first;
+}
+
+/// The tensors of a state, in order.
+template <class State>
+std::vector<Tensor> tensors_of(State state) {
+  std::vector<Tensor> list;
+  for_each_tensor(state, [&](Tensor& t) { list.push_back(t); });
+  return list;
 }
 
 }  // namespace detail

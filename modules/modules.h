@@ -1,6 +1,7 @@
 #pragma once
 /// Everything that has parameters.
 
+#include "modules/any_cell.h"
 #include "modules/attention.h"
 #include "modules/cell_state.h"
 #include "modules/cells.h"
@@ -9,6 +10,7 @@
 #include "modules/embedding.h"
 #include "modules/hmm.h"
 #include "modules/init.h"
+#include "modules/language_model.h"
 #include "modules/layer_norm.h"
 #include "modules/layer_norm_cells.h"
 #include "modules/linear.h"

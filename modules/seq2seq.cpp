@@ -61,11 +61,55 @@ void check_decoder(std::int64_t embedding_dim, std::int64_t context_size, const 
 
 }  // namespace detail
 
+namespace {
+
+using AnyEncoder = RecurrentEncoder<AnyCell>;
+using AnyDecoder = RecurrentDecoder<AnyCell>;
+
+bool is_dot(const std::optional<AttentionScore>& score) {
+  return score == AttentionScore::dot || score == AttentionScore::scaled_dot;
+}
+
+AnyEncoder make_encoder(std::int64_t tokens, const Seq2SeqOptions& o) {
+  Recurrent<AnyCell> layers(o.embedding_dim, o.hidden_size,
+                            {.num_layers = o.num_layers,
+                             .dropout = o.dropout,
+                             .bidirectional = o.bidirectional,
+                             .merge = is_dot(o.attention) ? Merge::sum : Merge::concatenate},
+                            o.cell);
+  return {Embedding(tokens, o.embedding_dim), std::move(layers)};
+}
+
+AnyDecoder make_decoder(const AnyEncoder& encoder, std::int64_t tokens, const Seq2SeqOptions& o) {
+  const std::int64_t context = o.attention ? encoder.output_size() : encoder.context_size();
+  Recurrent<AnyCell> layers(o.embedding_dim + context, o.hidden_size,
+                            {.num_layers = o.num_layers, .dropout = o.dropout}, o.cell);
+  const bool additive = o.attention == AttentionScore::additive;
+  return {encoder,
+          Embedding(tokens, o.embedding_dim),
+          std::move(layers),
+          {.attention = o.attention, .attention_size = additive ? o.hidden_size : 0}};
+}
+
+EncoderDecoder<AnyEncoder, AnyDecoder> make_both(std::int64_t source_size, std::int64_t target_size,
+                                                 const Seq2SeqOptions& options) {
+  AnyEncoder encoder = make_encoder(source_size, options);
+  AnyDecoder decoder = make_decoder(encoder, target_size, options);
+  return {std::move(encoder), std::move(decoder)};
+}
+
+}  // namespace
+
+Seq2Seq::Seq2Seq(std::int64_t source_size, std::int64_t target_size, const Seq2SeqOptions& options)
+    : EncoderDecoder(make_both(source_size, target_size, options)) {}
+
 template struct RecurrentEncoder<RNNCell>;
 template struct RecurrentEncoder<GRUCell>;
 template struct RecurrentEncoder<LSTMCell>;
+template struct RecurrentEncoder<AnyCell>;
 template struct RecurrentDecoder<RNNCell>;
 template struct RecurrentDecoder<GRUCell>;
 template struct RecurrentDecoder<LSTMCell>;
+template struct RecurrentDecoder<AnyCell>;
 
 }  // namespace unroll

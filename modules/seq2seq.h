@@ -29,6 +29,7 @@
 
 #include "framework/random.h"
 #include "framework/tensor.h"
+#include "modules/any_cell.h"
 #include "modules/attention.h"
 #include "modules/embedding.h"
 #include "modules/module.h"
@@ -145,14 +146,6 @@ RecurrentSizes sizes_of(const Recurrent<Cell>& rnn) {
           options.batch_first,   options.merge == Merge::sum};
 }
 
-/// The tensors of a state, in order.
-template <class State>
-std::vector<Tensor> tensors_of(State state) {
-  std::vector<Tensor> list;
-  for_each_tensor(state, [&](Tensor& t) { list.push_back(t); });
-  return list;
-}
-
 }  // namespace detail
 
 /// Tokens, their embedding, and layers of any cell in one or two directions:
@@ -267,6 +260,30 @@ using RNNDecoder = RecurrentDecoder<RNNCell>;
 using GRUDecoder = RecurrentDecoder<GRUCell>;
 /// A decoder of LSTM layers.
 using LSTMDecoder = RecurrentDecoder<LSTMCell>;
+
+// --- Chosen while the program runs ---------------------------------------------------------------
+
+/// Options of Seq2Seq.
+struct Seq2SeqOptions {
+  CellType cell = CellType::gru;              ///< of both sides
+  std::int64_t embedding_dim = 64;            ///< of both vocabularies
+  std::int64_t hidden_size = 128;             ///< of both sides, and of an additive attention
+  std::int64_t num_layers = 1;                ///< in the encoder and in the decoder
+  double dropout = 0.0;                       ///< RecurrentOptions::dropout, of both sides
+  bool bidirectional = false;                 ///< the encoder reads from both ends
+  std::optional<AttentionScore> attention{};  ///< DecoderOptions::attention
+};
+
+/// RecurrentEncoder and RecurrentDecoder of a cell and a size that options say:
+///
+///   Seq2Seq model(1000, 800, {.cell = CellType::lstm, .attention = AttentionScore::additive});
+///
+/// A dot product wants outputs of the encoder that are as long as the decoder's state: under `dot`
+/// and `scaled_dot` those of both directions are added.
+struct Seq2Seq : EncoderDecoder<RecurrentEncoder<AnyCell>, RecurrentDecoder<AnyCell>> {
+  /// For so many source and target tokens. Throws ValueError for sizes and options out of range.
+  Seq2Seq(std::int64_t source_size, std::int64_t target_size, const Seq2SeqOptions& options = {});
+};
 
 // --- Definitions --------------------------------------------------------------------------------
 
@@ -418,8 +435,10 @@ Tensor RecurrentDecoder<Cell>::attention_weights(const Tensor& tokens, const Sta
 extern template struct RecurrentEncoder<RNNCell>;
 extern template struct RecurrentEncoder<GRUCell>;
 extern template struct RecurrentEncoder<LSTMCell>;
+extern template struct RecurrentEncoder<AnyCell>;
 extern template struct RecurrentDecoder<RNNCell>;
 extern template struct RecurrentDecoder<GRUCell>;
 extern template struct RecurrentDecoder<LSTMCell>;
+extern template struct RecurrentDecoder<AnyCell>;
 
 }  // namespace unroll

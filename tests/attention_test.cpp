@@ -194,3 +194,13 @@ TEST_CASE("attention: mistakes are named") {
       "Attention: query must be [B = 2, query_size = 2] or [T, B, query_size], but is (3, 2)",
       ShapeError);
 }
+
+TEST_CASE("attention: scores by their names") {
+  CHECK(attention_score_from_name("additive") == AttentionScore::additive);
+  CHECK(attention_score_from_name("general") == AttentionScore::general);
+  CHECK(attention_score_from_name("dot") == AttentionScore::dot);
+  CHECK(attention_score_from_name("scaled_dot") == AttentionScore::scaled_dot);
+  CHECK_THROWS_WITH_AS(
+      attention_score_from_name("loud"),
+      "there is no attention score 'loud', only additive, general, dot and scaled_dot", ValueError);
+}

@@ -852,8 +852,22 @@ TEST_CASE("padded: who shares a batch changes within a bucket, also among equal 
   CHECK(of_equal.size() > 10);     // of 55
 }
 
+TEST_CASE("batches in order: each sequence once, as they stand") {
+  const Sequences sequences{{1}, {2, 3}, {}, {4, 5, 6}, {7}};
+  const PaddedBatches batches = ordered_batches(sequences, 2, 9);
+  REQUIRE(batches.size() == 3);
+  CHECK(batches[0].x.to_vector<std::int64_t>() == std::vector<std::int64_t>{1, 2, 9, 3});
+  CHECK(batches[1].lengths.to_vector<std::int64_t>() == std::vector<std::int64_t>{0, 3});
+  CHECK(batches[2].indices == std::vector<std::int64_t>{4});
+  CHECK(ordered_batches(sequences, kHuge, 0).size() == 1);
+  const Sequences none;
+  CHECK(ordered_batches(none, 4, 0).size() == 0);
+}
+
 TEST_CASE("padded: options and batch indices out of range") {
   const Sequences sequences = {{1}, {2}, {3}};
+  CHECK_THROWS_WITH_AS(ordered_batches(sequences, 0, 0),
+                       "ordered_batches: batch_size must be 1 or more, got 0", ValueError);
   CHECK_THROWS_WITH_AS(bucketed_batches(sequences, {.batch_size = 0}),
                        "bucketed_batches: batch_size must be 1 or more, got 0", ValueError);
   CHECK_THROWS_WITH_AS(bucketed_batches(sequences, {.bucket_batches = 0}),

@@ -1,4 +1,4 @@
-// BLEU and entity scores against hand-computed cases.
+// Scores of sentences and entities against hand-computed cases.
 
 #include "data/metrics.h"
 
@@ -70,6 +70,17 @@ TEST_CASE("metrics: sentence BLEU with k = 2") {
   CHECK(sentence_bleu(words("x y"), words("a b")) == 0.0);
   CHECK(sentence_bleu({}, words("a b")) == 0.0);
   CHECK(near(sentence_bleu(words("a x b"), words("a b c"), 1), std::sqrt(2.0 / 3)));
+}
+
+TEST_CASE("metrics: of several references the best one counts, and an exact match hits one") {
+  const std::vector<Strings> found{words("a b c"), words("a"), {}};
+  const std::vector<std::vector<Strings>> right{
+      {words("a b"), words("a b c")}, {words("a b")}, {words("x"), words("y")}};
+  CHECK(near(mean_sentence_bleu(found, right), (1.0 + std::exp(-1.0) + 0.0) / 3));
+  CHECK(near(mean_sentence_bleu({words("a x b")}, {{words("q"), words("a b c")}}, 1),
+             std::sqrt(2.0 / 3)));
+  CHECK(near(exact_match(found, right), 1.0 / 3));
+  CHECK(exact_match(found, std::vector<Strings>{words("a b c"), words("b"), {}}) == 2.0 / 3);
 }
 
 TEST_CASE("metrics: entities of every scheme") {
@@ -187,6 +198,11 @@ TEST_CASE("metrics: mistakes are named") {
                        "corpus_bleu: candidate 0 has no reference", ValueError);
   CHECK_THROWS_WITH_AS(corpus_bleu({words("a")}, {{words("a")}}, 0),
                        "corpus_bleu: max_n is at least 1, but is 0", ValueError);
+  CHECK_THROWS_WITH_AS(mean_sentence_bleu({}, {}), "mean_sentence_bleu: there are no candidates",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(
+      exact_match({words("a"), words("b")}, std::vector<std::vector<Strings>>{{words("a")}, {}}),
+      "exact_match: candidate 1 has no reference", ValueError);
   CHECK_THROWS_WITH_AS(sentence_bleu(words("a"), words("a"), 0),
                        "sentence_bleu: k is at least 1, but is 0", ValueError);
   for (const char* tag : {"PER", "BPER", "O-PER", "X-PER", "b-PER"}) {

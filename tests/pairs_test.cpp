@@ -2,10 +2,15 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <numeric>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "data/pairs.h"
+#include "data/split.h"
+#include "data/text.h"
 #include "examples/data/number_words.h"
 #include "framework/check.h"
 #include "framework/file.h"
@@ -16,6 +21,7 @@ using namespace unroll;
 namespace {
 
 using Pairs = std::vector<TextPair>;
+using Words = std::vector<std::string>;
 
 /// Writes a file and returns its path.
 std::string file(const test::TemporaryDirectory& directory, const char* name,
@@ -69,6 +75,53 @@ TEST_CASE("pairs: two files, line by line") {
       FileError);
 }
 
+TEST_CASE("pairs: those of one source are one sentence with all its translations") {
+  const auto sentences = group_by_source(
+      {{"go on", "va"}, {"I won", "j'ai gagné"}, {"go  on", "continue donc"}, {"go on", "va"}},
+      split_words);
+  REQUIRE(sentences.size() == 2);
+  CHECK(sentences[0].source == Words{"go", "on"});
+  CHECK(sentences[0].targets == std::vector<Words>{{"va"}, {"continue", "donc"}, {"va"}});
+  CHECK(sentences[1].source == Words{"I", "won"});
+  CHECK(sentences[1].targets == std::vector<Words>{{"j'ai", "gagné"}});
+  CHECK(group_by_source({}, split_words).empty());
+}
+
+TEST_CASE("pairs: a dictionary has what is found most often beside a word") {
+  const WordDictionary dictionary(group_by_source({{"red house", "maison rouge"},
+                                                   {"red car", "voiture rouge"},
+                                                   {"old house", "vieille maison"}},
+                                                  split_words));
+  // red: rouge 2 * 2 / (2 + 2) = 1, maison 2 * 1 / (2 + 2), voiture 2 * 1 / (2 + 1). old: vieille
+  // 2 * 1 / (1 + 1) = 1, maison 2 * 1 / (1 + 2).
+  CHECK(dictionary.translate({"old", "red", "house"}) == Words{"vieille", "rouge", "maison"});
+  CHECK(dictionary.translate({"new", "car"}) == Words{"voiture"});
+  CHECK(dictionary.translate({}).empty());
+  // Both are found once beside it: the last by their bytes.
+  const WordDictionary even({{{"a"}, {{"x", "y"}}}});
+  CHECK(even.translate({"a"}) == Words{"y"});
+}
+
+TEST_CASE("split: a part is held out at random, and nothing is lost") {
+  std::vector<int> items(100);
+  std::iota(items.begin(), items.end(), 0);
+  Generator generator(1), same(1);
+  const auto [train, held_out] = random_split(items, 0.25, generator);
+  CHECK(train.size() == 75);
+  CHECK(held_out.size() == 25);
+  CHECK(held_out != std::vector<int>(items.begin(), items.begin() + 25));
+  auto all = train;
+  all.insert(all.end(), held_out.begin(), held_out.end());
+  std::sort(all.begin(), all.end());
+  CHECK(all == items);
+  CHECK(random_split(items, 0.25, same).held_out == held_out);
+  CHECK(random_split(items, 0.999).train.size() == 1);
+  CHECK(random_split(items, 0).held_out.empty());
+  CHECK(random_split(items, 1).train.empty());
+  CHECK_THROWS_WITH_AS(random_split(items, 1.5),
+                       "random_split: part must be in [0, 1], but is 1.500000", ValueError);
+}
+
 TEST_CASE("number words: English and French") {
   struct Row {
     std::int64_t number;
@@ -108,4 +161,15 @@ TEST_CASE("number words: English and French") {
     CHECK(examples::english_number(number) == english);
     CHECK(examples::french_number(number) == french);
   }
+}
+
+TEST_CASE("number words: pairs are different numbers, the small ones first") {
+  const Pairs pairs = examples::number_pairs(500);
+  REQUIRE(pairs.size() == 500);
+  CHECK(pairs[71] == TextPair{"seventy-one", "soixante et onze"});
+  std::set<std::string> sources;
+  for (const TextPair& pair : pairs) sources.insert(pair.source);
+  CHECK(sources.size() == 500);
+  CHECK(pairs == examples::number_pairs(500));
+  CHECK(examples::number_pairs(5).back() == TextPair{"four", "quatre"});
 }

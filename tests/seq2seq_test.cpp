@@ -274,6 +274,44 @@ TEST_CASE("seq2seq: a few pairs are learned and found again by greedy and by bea
   check_learns_to_reverse(learner<LSTM>(false, {.attention = AttentionScore::dot, .tied = true}));
 }
 
+TEST_CASE("seq2seq: by options, it is the encoder and the decoder that one would write") {
+  const auto check = [](auto own, const Seq2SeqOptions& options) {
+    Seq2Seq chosen(kVocab, kVocab + 1, options);
+    CHECK(names(chosen) == names(own));
+    chosen.load_state_dict(own.state_dict());
+    const Tensor source = random_tokens({4, 3}), target = random_tokens({5, 3}),
+                 lengths = indices({4, 2, 3});
+    CHECK(max_difference(chosen(source, target, lengths), own(source, target, lengths)) == 0.0);
+  };
+  const auto both = [](auto encoder, auto decoder_rnn, const DecoderOptions& options) {
+    RecurrentDecoder decoder(encoder, Embedding(kVocab + 1, 5), decoder_rnn, options);
+    return EncoderDecoder(encoder, decoder);
+  };
+  check(both(GRUEncoder(Embedding(kVocab, 5), GRU(5, 6)), GRU(5 + 6, 6), {}),
+        {.embedding_dim = 5, .hidden_size = 6});
+  check(
+      both(LSTMEncoder(Embedding(kVocab, 5), LSTM(5, 6, {.num_layers = 2, .bidirectional = true})),
+           LSTM(5 + 12, 6, {.num_layers = 2}),
+           {.attention = AttentionScore::additive, .attention_size = 6}),
+      {.cell = CellType::lstm,
+       .embedding_dim = 5,
+       .hidden_size = 6,
+       .num_layers = 2,
+       .bidirectional = true,
+       .attention = AttentionScore::additive});
+  check(both(RNNEncoder(Embedding(kVocab, 5),
+                        RNN(5, 6, {.bidirectional = true, .merge = Merge::sum})),
+             RNN(5 + 6, 6), {.attention = AttentionScore::dot}),
+        {.cell = CellType::rnn,
+         .embedding_dim = 5,
+         .hidden_size = 6,
+         .bidirectional = true,
+         .attention = AttentionScore::dot});
+  CHECK_THROWS_WITH_AS(Seq2Seq(3, 3, {.hidden_size = 0}),
+                       "GRUCell: sizes are at least 1, but input_size is 64 and hidden_size is 0",
+                       ValueError);
+}
+
 TEST_CASE("seq2seq: scheduled sampling replaces tokens by the model's own") {
   manual_seed(7);
   const auto model = to_f64(make<GRU>({}));

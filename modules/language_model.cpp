@@ -1,0 +1,45 @@
+#include "modules/language_model.h"
+
+#include <utility>
+
+#include "framework/autograd.h"
+#include "framework/ops.h"
+
+namespace unroll {
+
+RecurrentLanguageModel::RecurrentLanguageModel(std::int64_t vocab_size,
+                                               const LanguageModelOptions& o)
+    : network(child(
+          "network",
+          Recurrent<AnyCell>(o.embedding_dim > 0 ? o.embedding_dim : vocab_size, o.hidden_size,
+                             {.num_layers = o.num_layers, .dropout = o.dropout}, o.cell))),
+      output(child("output", Linear(o.hidden_size, vocab_size))),
+      dropout(child("dropout", Dropout(o.dropout))) {
+  if (o.embedding_dim != 0) embedding = child("embedding", Embedding(vocab_size, o.embedding_dim));
+}
+
+ScanResult<RecurrentLanguageModel::State> RecurrentLanguageModel::operator()(
+    const Tensor& tokens, const State& state) const {
+  const Scope here = scope();
+  const Tensor xs =
+      embedding ? dropout((*embedding)(tokens)) : one_hot(tokens, output.out_features);
+  auto [hs, last] = network(xs, state);
+  return {output(dropout(hs)), std::move(last)};
+}
+
+StepResult<RecurrentLanguageModel::State> RecurrentLanguageModel::step(const Tensor& tokens,
+                                                                       const State& state) const {
+  auto [logits, last] = (*this)(unsqueeze(tokens, 0), state);
+  return {squeeze(logits, 0), std::move(last)};
+}
+
+double RecurrentLanguageModel::log_prob(const std::vector<std::int64_t>& tokens) const {
+  const std::int64_t scored = std::ssize(tokens) - 1;
+  if (scored < 1) return 0;
+  const NoGrad no_grad;
+  const Tensor all = from_vector(tokens, {scored + 1, 1});
+  const Tensor logits = (*this)(narrow(all, 0, 0, scored)).outputs;
+  return -cross_entropy(logits, narrow(all, 0, 1, scored), {.reduction = Reduction::sum}).item();
+}
+
+}  // namespace unroll
