@@ -166,8 +166,8 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
   if (!config.test.empty()) held_out = read(config.test);
   std::vector<std::string> all;
   for (const auto& line : lines) all.insert(all.end(), line.begin(), line.end());
-  const Vocab vocab = saved ? Vocab::from_text(saved->text("vocabulary"), call.load)
-                            : Vocab(all, {.min_freq = config.min_freq});
+  const Vocab vocab =
+      saved ? saved->vocab("vocabulary") : Vocab(all, {.min_freq = config.min_freq});
   if (vocab.size() < 3) throw ValueError(path + " has less than two kinds of tokens");
   Sequences train_set, test_set;
   for (const auto& line : lines) train_set.push_back(vocab.encode(line));
@@ -239,7 +239,7 @@ int main(int argc, char** argv) {
   return program.run(
       config, {"level", "embed", "hidden"}, train,
       [&](const CLI::App&, const examples::Checkpoint& saved) {
-        const Vocab vocab = Vocab::from_text(saved.text("vocabulary"), saved.path());
+        const Vocab vocab = saved.vocab("vocabulary");
         Models models(config, vocab.size());
         saved.load("model", models);
         models.eval();

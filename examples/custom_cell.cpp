@@ -113,7 +113,7 @@ class Contest {
       : config(c), comparison(config.training, config.batches, call) {
     const std::string path = config.text.empty() ? examples::bundled("english.txt") : config.text;
     const std::vector<std::string> characters = split_characters(read_text(path));
-    vocab = saved ? Vocab::from_text(saved->text("vocabulary"), saved->path()) : Vocab(characters);
+    vocab = saved ? saved->vocab("vocabulary") : Vocab(characters);
     corpus = examples::encode(characters, vocab, path);
     if (std::ssize(corpus) <= config.steps)
       throw ValueError(fmt::format("{} has {} characters, too few for --steps {}", path,

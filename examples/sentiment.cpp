@@ -148,10 +148,9 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
     all_labels.push_back(line.label);
   }
   const Vocab tokens =
-      saved ? Vocab::from_text(saved->text("tokens"), call.load)
+      saved ? saved->vocab("tokens")
             : Vocab(all_tokens, {.min_freq = config.min_freq, .reserved_tokens = {"<pad>"}});
-  const Vocab labels = saved ? Vocab::from_text(saved->text("labels"), call.load)
-                             : Vocab(all_labels, {.unknown_token = ""});
+  const Vocab labels = saved ? saved->vocab("labels") : Vocab(all_labels, {.unknown_token = ""});
   if (labels.size() < 2) throw ValueError(files.train + " has only one label");
   const Examples train_set = encode(config, lines, files.train, tokens, labels);
   const auto read = [&](const std::string& file) {
@@ -213,8 +212,8 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
 /// Prints the label, its probability, and the line.
 void classify(const examples::Checkpoint& saved, const std::vector<std::string>& lines) {
   const auto config = saved.values<Config>("config");
-  const Vocab tokens = Vocab::from_text(saved.text("tokens"), saved.path());
-  const Vocab labels = Vocab::from_text(saved.text("labels"), saved.path());
+  const Vocab tokens = saved.vocab("tokens");
+  const Vocab labels = saved.vocab("labels");
   Models models(config, tokens, labels);
   saved.load("model", models);
   models.eval();

@@ -14,23 +14,156 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "common/heatmap.h"
 #include "common/program.h"
+#include "common/teacher_forcing.h"
 #include "common/tokenizer.h"
 #include "common/training.h"
-#include "translate/model.h"
-#include "translate/sentences.h"
+#include "data/number_words.h"
 
 using namespace unroll;
-using namespace translate;
 using examples::Metrics;
 
 namespace {
+
+using Tokens = std::vector<std::string>;
+using Sentences = std::vector<TranslatedSentence>;
+
+constexpr std::int64_t kPad = 1, kBos = 2, kEos = 3;  // behind <unk>, in both vocabularies
+
+/// Pairs in one file or in two, as options.
+struct PairFiles {
+  std::string prefix, use, pairs{}, source{}, target{};
+
+  template <class F>
+  void each(F&& option) {
+    option((prefix + "pairs").c_str(), pairs,
+           ("pairs to " + use + ", a line each: source, tab, target").c_str());
+    option((prefix + "source").c_str(), source, "or a file with a source sentence per line ...");
+    option((prefix + "target").c_str(), target, "... and one with their translations");
+  }
+  bool given() const { return !pairs.empty() || !source.empty() || !target.empty(); }
+};
+
+/// What is learned and how. A saved model carries it.
+struct Config {
+  PairFiles learn{"", "learn"}, valid{"valid-", "measure on after each epoch"},
+      test{"test-", "translate at the end"};
+  std::string bundled = "numbers", level = "word", cell = "gru", attention = "additive";
+  std::int64_t max_pairs = 0, max_length = 50, min_freq = 1;
+  std::int64_t layers = 1, hidden = 128, embed = 64, beam = 4;
+  bool keep_case = false, bidirectional = false;
+  double hold_out = 0.1, dropout = 0, length_penalty = 0.75;
+  examples::TrainingOptions training{
+      .epochs = 60, .batch = 64, .lr = 0.003, .plot = "translate.svg"};
+  std::string heatmap = "translate_attention.svg";
+
+  template <class F>
+  void each(F&& option) {
+    using CLI::IsMember, examples::at_least;
+    option("bundled", bundled, "what to learn without files", IsMember({"numbers", "phrases"}));
+    learn.each(option), valid.each(option), test.each(option);
+    option("hold-out", hold_out, "part to measure on, without --valid-pairs", CLI::Range(0.0, 0.9));
+    option("max-pairs", max_pairs, "take only the first so many pairs; 0: all", at_least(0));
+    option("max-length", max_length, "longer pairs (tokens) are not learned", at_least(1));
+    option("min-freq", min_freq, "words seen less often are <unk>", at_least(1));
+    option("level", level, "what a token is", IsMember({"word", "char"}));
+    option("keep-case", keep_case, "do not turn text into lower case");
+    option("cell", cell, "kind of recurrent network", IsMember({"rnn", "gru", "lstm"}));
+    option("attention", attention, "how a decoder's state is compared with the encoder's outputs",
+           IsMember({"none", "additive", "general", "dot"}));
+    option("layers", layers, "recurrent layers, in the encoder and in the decoder", at_least(1));
+    option("bidirectional", bidirectional, "the encoder reads from both ends");
+    option("hidden", hidden, "size of the hidden states", at_least(1));
+    option("embed", embed, "size of the embeddings", at_least(1));
+    option("dropout", dropout, "between layers", CLI::Range(0.0, 0.99));
+    option("beam", beam, "width of the beam search, shown beside greedy search", at_least(1));
+    option("length-penalty", length_penalty, "beams rank by log p / length^this", at_least(0));
+    option("heatmap", heatmap, "SVG file for what attention looks at; \"\": none");
+    training.each(option);
+  }
+  Seq2SeqOptions model_options() const {
+    Seq2SeqOptions options{.cell = cell_type_from_name(cell),
+                           .embedding_dim = embed,
+                           .hidden_size = hidden,
+                           .num_layers = layers,
+                           .dropout = dropout,
+                           .bidirectional = bidirectional};
+    if (attention != "none") options.attention = attention_score_from_name(attention);
+    return options;
+  }
+};
+
+// --- Sentences ----------------------------------------------------------------------------------
+
+/// Words and punctuation marks, or characters.
+Tokens tokenize(const Config& config, const std::string& text) {
+  const std::string cased = config.keep_case ? text : lower_case(text);
+  return config.level == "word" ? split_punctuation(cased) : split_characters(cased);
+}
+
+/// The first `count` pairs, or all if it is 0; pairs of the same source become one sentence.
+Sentences make_sentences(const Config& config, std::vector<TextPair> pairs,
+                         std::int64_t count = 0) {
+  if (count > 0) pairs.resize(std::min(pairs.size(), static_cast<std::size_t>(count)));
+  return group_by_source(pairs, [&](const std::string& text) { return tokenize(config, text); });
+}
+
+/// The sentences of the files; none if no file is given.
+Sentences read(const Config& config, const PairFiles& files, std::int64_t count = 0) {
+  if (!files.given()) return {};
+  if (files.source.empty() != files.target.empty())
+    throw ValueError(fmt::format("--{0}source and --{0}target go together", files.prefix));
+  if (!files.pairs.empty() && !files.source.empty())
+    throw ValueError(
+        fmt::format("--{0}pairs or --{0}source and --{0}target, not both", files.prefix));
+  const bool two = files.pairs.empty();
+  auto pairs = two ? read_pairs(files.source, files.target) : read_pairs(files.pairs);
+  if (pairs.empty()) throw FileError((two ? files.source : files.pairs) + " has no pair");
+  return make_sentences(config, std::move(pairs), count);
+}
+
+struct Corpus {
+  Sentences train, valid, test;
+};
+
+/// What is learned, and what is not: files, the bundled data, or a part of what there is.
+Corpus read_corpus(const Config& config) {
+  PairFiles learn = config.learn;
+  if (!learn.given() && config.bundled == "phrases") learn.pairs = examples::bundled("phrases.tsv");
+  Corpus corpus{read(config, learn, config.max_pairs), read(config, config.valid),
+                read(config, config.test)};
+  if (!learn.given()) {
+    const auto numbers = examples::number_pairs(2500);
+    const auto valid = numbers.begin() + 1400, test = numbers.begin() + 1500;
+    corpus.train = make_sentences(config, {numbers.begin(), valid}, config.max_pairs);
+    if (!config.valid.given()) corpus.valid = make_sentences(config, {valid, test});
+    if (!config.test.given()) corpus.test = make_sentences(config, {test, numbers.end()});
+  }
+  if (corpus.valid.empty()) {  // a source is learned with all its translations, or not at all
+    Generator generator(config.training.seed);
+    auto split = random_split(std::move(corpus.train), config.hold_out, generator);
+    corpus.train = std::move(split.train), corpus.valid = std::move(split.held_out);
+  }
+  const auto longer = [&](const Tokens& t) { return std::ssize(t) > config.max_length; };
+  const auto too_long = std::erase_if(corpus.train, [&](TranslatedSentence& sentence) {
+    std::erase_if(sentence.targets, longer);
+    return sentence.targets.empty() || longer(sentence.source);
+  });
+  if (corpus.train.empty())
+    throw ValueError("there is nothing to learn: try a larger --max-length");
+  if (too_long > 0)
+    examples::warn(fmt::format("{} sentences have more than {} tokens and are not learned",
+                               too_long, config.max_length));
+  return corpus;
+}
+
+// --- Learning -----------------------------------------------------------------------------------
 
 std::vector<std::int64_t> with_end(std::vector<std::int64_t> tokens) {
   tokens.push_back(kEos);
@@ -41,54 +174,51 @@ std::vector<std::int64_t> with_end(std::vector<std::int64_t> tokens) {
 struct System {
   Config config;
   Vocab source, target;
-  Translator model;
+  Seq2Seq model;
 
   System(const Config& c, Vocab s, Vocab t)
       : config(c),
         source(std::move(s)),
         target(std::move(t)),
-        model(config, source.size(), target.size()) {}
-  System(const Config& c, const examples::Checkpoint& saved)
-      : System(c, Vocab::from_text(saved.text("source"), saved.path()),
-               Vocab::from_text(saved.text("target"), saved.path())) {}
+        model(source.size(), target.size(), config.model_options()) {}
 
   std::string join(const Tokens& tokens) const {
     return unroll::join(tokens, config.level == "word" ? " " : "");
   }
 
-  /// Translations of sources, each with its end mark. A beam of 0 is greedy search.
-  std::vector<Tokens> operator()(const Sequences& sources, std::int64_t beam) {
+  /// Translations of sources, each with its end mark. A beam of 1 is greedy search.
+  std::vector<Tokens> translate(const Sequences& sources, std::int64_t beam) {
     const NoGrad no_grad;
     model.eval();
     std::vector<Tokens> found;
-    for (auto first = sources.begin(); first != sources.end();) {
-      const auto last =
-          first + std::min<std::ptrdiff_t>(sources.end() - first, config.training.batch);
-      const PaddedBatch columns = pad_sequences(Sequences(first, last), kPad);
-      for (const auto& best : model.search(columns.x, columns.lengths, beam, config.length_penalty))
-        found.push_back(target.decode(best));
-      first = last;
-    }
+    for (const PaddedBatch& batch : ordered_batches(sources, config.training.batch, kPad))
+      for (const auto& best : beam_search(model.decoder, model.encode(batch.x, batch.lengths),
+                                          full(batch.lengths.shape(), kBos, DType::i64),
+                                          {.beam_size = beam,
+                                          .max_length = 2 * batch.x.size(0) + 10,
+                                          .eos = kEos,
+                                          .length_penalty = config.length_penalty}))
+        found.push_back(target.decode(best.at(0).tokens));
     return found;
   }
 
   /// Draws what the decoder looks at while it writes the translation.
   void draw_attention(const std::vector<std::int64_t>& sentence, const std::string& path) {
     if (config.attention == "none") throw ValueError("--heatmap: this model has no attention");
-    const Tokens found = (*this)({sentence}, 0).at(0);
+    Tokens found = translate({sentence}, 1).at(0);
     std::vector<std::int64_t> tokens = target.encode(found);
     tokens.insert(tokens.begin(), kBos);  // a row is what is looked at for the token after it
+    found.push_back("<eos>");
     const NoGrad no_grad;
-    const Tensor weights = model.attention_weights(pad_sequences({sentence}, kPad).x, {},
-                                                   pad_sequences({tokens}, kPad).x);
-    examples::HeatmapOptions options{.title = "attention weights",
-                                     .x_label = "source",
-                                     .y_label = "translation",
-                                     .columns = source.decode(sentence),
-                                     .rows = found,
-                                     .low = 0,
-                                     .high = 1};
-    options.rows.push_back("<eos>");
+    const Tensor weights = model.decoder.attention_weights(
+        pad_sequences({tokens}, kPad).x, model.encode(pad_sequences({sentence}, kPad).x));
+    const examples::HeatmapOptions options{.title = "attention weights",
+                                           .x_label = "source",
+                                           .y_label = "translation",
+                                           .columns = source.decode(sentence),
+                                           .rows = found,
+                                           .low = 0,
+                                           .high = 1};
     std::vector<std::vector<double>> rows;
     for (std::int64_t t = 0; t < weights.size(0); ++t)
       rows.push_back(weights[t][0].to(DType::f64).to_vector<double>());
@@ -99,70 +229,55 @@ struct System {
 /// Pairs as the model learns them: source and end mark; begin mark, target and end mark.
 struct Examples {
   Sequences source, target;
-  std::int64_t tokens = 0;  ///< to predict
 
-  Examples(const System& system, const std::vector<Sentence>& sentences) {
-    for (const Sentence& sentence : sentences)
+  Examples(const System& system, const Sentences& sentences) {
+    for (const TranslatedSentence& sentence : sentences)
       for (const Tokens& translation : sentence.targets) {
         source.push_back(with_end(system.source.encode(sentence.source)));
-        target.push_back(with_end(system.target.encode(translation)));
-        target.back().insert(target.back().begin(), kBos);
-        tokens += std::ssize(target.back()) - 1;
+        target.push_back(examples::with_marks(system.target.encode(translation), kBos, kEos));
       }
   }
 
-  /// -log p of the target's tokens, given those before them and the source: teacher forcing, with
-  /// the padding masked out.
-  examples::TrainingLoss loss(const Translator& model, const PaddedBatch& x) const {
-    const PaddedBatch y = pad_sequences(target, x.indices, kPad);
-    const std::int64_t steps = y.x.size(0) - 1;
-    const Tensor logits = model(x.x, x.lengths, narrow(y.x, 0, 0, steps));
-    return {cross_entropy(logits, narrow(y.x, 0, 1, steps), {.ignore_index = kPad}),
-            static_cast<std::int64_t>(sum(y.lengths - 1).item())};
+  examples::TrainingLoss loss(const Seq2Seq& model, const PaddedBatch& x) const {
+    return examples::teacher_forcing(model, x.x, x.lengths, pad_sequences(target, x.indices, kPad),
+                                     kPad);
   }
 
-  double mean_loss(const Translator& model, std::int64_t batch) const {
-    const NoGrad no_grad;
-    Generator generator(0);
-    double sum = 0;
-    for (const PaddedBatch& x : bucketed_batches(source, {batch, kPad}, generator)) {
-      const auto [mean, count] = loss(model, x);
-      sum += mean.item() * static_cast<double>(count);
-    }
-    return sum / static_cast<double>(tokens);
+  double mean_loss(System& system) const {
+    system.model.eval();
+    return examples::mean_loss(ordered_batches(source, system.config.training.batch, kPad),
+                               [&](const PaddedBatch& batch) { return loss(system.model, batch); });
   }
 };
 
-// --- Commands -----------------------------------------------------------------------------------
-
 /// Greedy search and beam search on the same sentences, and the dictionary beside them if it is
 /// given; returns the figures.
-Metrics report(System& system, const std::vector<Sentence>& sentences, const std::string& name,
-               const WordForWord* dictionary = nullptr) {
+Metrics report(System& system, const Sentences& sentences, const std::string& name,
+               const WordDictionary* dictionary = nullptr) {
   Sequences sources;
   std::vector<Tokens> words;
-  for (const Sentence& sentence : sentences) {
+  std::vector<std::vector<Tokens>> right;
+  for (const TranslatedSentence& sentence : sentences) {
     sources.push_back(with_end(system.source.encode(sentence.source)));
-    if (dictionary) words.push_back((*dictionary)(sentence.source));
+    right.push_back(sentence.targets);
+    if (dictionary) words.push_back(dictionary->translate(sentence.source));
   }
-  const auto greedy = system(sources, 0), beam = system(sources, system.config.beam);
   fmt::print("\n{:<24} {:>11} {:>8} {:>17}\n",
              fmt::format("{} {} sentences", sentences.size(), name), "exact match", "BLEU-4",
              "sentence BLEU-2");
   Metrics metrics;
   const auto show = [&](const std::string& how, const std::string& key,
                         const std::vector<Tokens>& found) {
-    const Quality q = quality(found, sentences);
-    fmt::print("{:<24} {:>9.1f} % {:>8.1f} {:>17.3f}\n", how, 100 * q.exact, 100 * q.bleu4,
-               q.bleu2);
-    metrics.insert(
-        metrics.end(),
-        {{key + "_exact", q.exact}, {key + "_bleu4", q.bleu4}, {key + "_bleu2", q.bleu2}});
+    const double exact = exact_match(found, right), bleu4 = corpus_bleu(found, right).score,
+                 bleu2 = mean_sentence_bleu(found, right);
+    fmt::print("{:<24} {:>9.1f} % {:>8.1f} {:>17.3f}\n", how, 100 * exact, 100 * bleu4, bleu2);
+    metrics.insert(metrics.end(),
+                   {{key + "_exact", exact}, {key + "_bleu4", bleu4}, {key + "_bleu2", bleu2}});
   };
+  const auto beam = system.translate(sources, system.config.beam);
   if (dictionary) show("word for word", "word_for_word", words);
-  show("greedy search", "greedy", greedy);
+  show("greedy search", "greedy", system.translate(sources, 1));
   show(fmt::format("beam search, {} wide", system.config.beam), "beam", beam);
-
   for (std::size_t i = 0; i < std::min<std::size_t>(sentences.size(), 4); ++i)
     fmt::print("\n  {}\n    -> {}\n     = {}\n", system.join(sentences[i].source),
                system.join(beam[i]), system.join(sentences[i].targets[0]));
@@ -170,19 +285,18 @@ Metrics report(System& system, const std::vector<Sentence>& sentences, const std
 }
 
 int train(const Config& config, const examples::Call& call, const examples::Checkpoint* saved) {
-  const Corpus corpus(config);
+  const Corpus corpus = read_corpus(config);
   manual_seed(config.training.seed);
-  System system = [&] {
-    if (saved) return System(config, *saved);
-    Tokens source, target;
-    for (const Sentence& sentence : corpus.train)
-      for (const Tokens& translation : sentence.targets) {
-        source.insert(source.end(), sentence.source.begin(), sentence.source.end());
-        target.insert(target.end(), translation.begin(), translation.end());
-      }
-    const VocabOptions options{.min_freq = config.min_freq, .reserved_tokens = kReserved};
-    return System(config, Vocab(source, options), Vocab(target, options));
-  }();
+  Tokens source, target;
+  for (const TranslatedSentence& sentence : corpus.train)
+    for (const Tokens& translation : sentence.targets) {
+      source.insert(source.end(), sentence.source.begin(), sentence.source.end());
+      target.insert(target.end(), translation.begin(), translation.end());
+    }
+  const VocabOptions options{.min_freq = config.min_freq,
+                             .reserved_tokens = {"<pad>", "<bos>", "<eos>"}};
+  System system(config, saved ? saved->vocab("source") : Vocab(source, options),
+                saved ? saved->vocab("target") : Vocab(target, options));
   const Examples learned(system, corpus.train), valid(system, corpus.valid);
   Adam optimizer(system.model.parameters(), {.lr = config.training.lr});
   examples::Training training(
@@ -201,17 +315,17 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
                examples::grouped(std::ssize(learned.source)),
                examples::grouped(system.source.size()), examples::grouped(system.target.size()));
 
+  const bool tested = !corpus.test.empty(), held = !corpus.valid.empty();
   const bool complete = training.run(
       [&](Generator& generator) {
         return bucketed_batches(learned.source, {config.training.batch, kPad}, generator);
       },
       [&](const PaddedBatch& batch) { return learned.loss(system.model, batch); },
       [&] {
-        if (corpus.valid.empty()) return Metrics{};
-        return Metrics{{"valid_loss", valid.mean_loss(system.model, config.training.batch)}};
+        return held ? Metrics{{"valid_loss", valid.mean_loss(system)}} : Metrics{};
       });
   std::vector<std::pair<std::string, std::string>> curves{{"train_loss", "training"}};
-  if (!corpus.valid.empty()) curves.emplace_back("valid_loss", "validation");
+  if (held) curves.emplace_back("valid_loss", "validation");
   training.plot({.title = fmt::format("{}, attention {}", config.cell, config.attention),
                  .x_label = "epoch",
                  .y_label = "loss per token"},
@@ -226,36 +340,25 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
                std::exp(metrics.back().second));
   }
   fmt::print("\n");
-  const bool tested = !corpus.test.empty(), held = !corpus.valid.empty();
-  const auto& sentences = tested ? corpus.test : held ? corpus.valid : corpus.train;
-  const WordForWord dictionary(corpus.train);
-  const Metrics more = report(system, sentences,
-                              tested ? "test"
-                              : held ? "held-out"
-                                     : "training",
-                              &dictionary);
-  metrics.insert(metrics.end(), more.begin(), more.end());
+  const Sentences& sentences = tested ? corpus.test : held ? corpus.valid : corpus.train;
+  const char* const name = tested ? "test" : held ? "held-out" : "training";
+  const WordDictionary dictionary(corpus.train);
+  for (const auto& figure : report(system, sentences, name, &dictionary)) metrics.push_back(figure);
   training.log_final(metrics);
-  if (!config.heatmap.empty() && config.attention != "none") {
-    const auto last = sentences.begin() + std::min<std::ptrdiff_t>(20, std::ssize(sentences));
-    const auto longest = std::max_element(
-        sentences.begin(), last,
-        [](const Sentence& a, const Sentence& b) { return a.source.size() < b.source.size(); });
-    system.draw_attention(with_end(system.source.encode(longest->source)), config.heatmap);
-  }
+  if (!config.heatmap.empty() && config.attention != "none")
+    system.draw_attention(with_end(system.source.encode(sentences[0].source)), config.heatmap);
   return 0;
 }
+
+// --- Commands -----------------------------------------------------------------------------------
 
 /// Prints the translation of each line.
 void translate_lines(System& system, const std::vector<std::string>& lines, std::string heatmap) {
   examples::for_each_line(lines, [&](const std::string& line, const std::string& where) {
     const Tokens tokens = tokenize(system.config, line);
-    if (tokens.empty()) {
-      fmt::print("\n");
-      return;
-    }
+    if (tokens.empty()) return fmt::print("\n");
     const auto source = with_end(examples::encode(tokens, system.source, where));
-    fmt::print("{}\n", system.join(system({source}, system.config.beam).at(0)));
+    fmt::print("{}\n", system.join(system.translate({source}, system.config.beam).at(0)));
     if (!heatmap.empty()) system.draw_attention(source, std::exchange(heatmap, ""));
   });
 }
@@ -263,45 +366,29 @@ void translate_lines(System& system, const std::vector<std::string>& lines, std:
 }  // namespace
 
 int main(int argc, char** argv) {
-  Config config, given;
-  std::optional<std::int64_t> beam;
-  std::optional<double> length_penalty;
+  Config config;
+  PairFiles files{"", "translate"};
+  std::string heatmap;
   std::vector<std::string> lines;
   examples::TrainingProgram program("Encoder and decoder that translate.", "translate", argc, argv);
   CLI::App& use = program.add_command("translate", "translate lines, given or on stdin");
   CLI::App& eval = program.add_command("eval", "measure the translations of a file of pairs");
-  for (CLI::App* command : {&use, &eval}) {
-    command->add_option("--beam", beam, "width of the beam search (default: the model's)")
-        ->check(examples::at_least(1));
-    command
-        ->add_option("--length-penalty", length_penalty,
-                     "a beam is ranked by log p / length^this (default: the model's)")
-        ->check(examples::at_least(0));
-  }
+  for (CLI::App* command : {&use, &eval})  // instead of those that the model was saved with
+    examples::add_options(*command, config, {"beam", "length-penalty"});
   use.add_option("lines", lines, "lines to translate");
-  use.add_option("--heatmap", given.heatmap,
-                 "SVG file for what attention looks at in the first line");
-  eval.add_option("--pairs", given.pairs, "file of pairs, a line each: source, tab, target");
-  eval.add_option("--source", given.source, "or a file with a source sentence per line ...");
-  eval.add_option("--target", given.target, "... and one with their translations");
+  use.add_option("--heatmap", heatmap, "SVG file for what attention looks at in the first line");
+  examples::add_options(eval, files);
 
   return program.run(
       config,
       {"level", "keep-case", "cell", "attention", "layers", "bidirectional", "hidden", "embed"},
       train, [&](const CLI::App&, const examples::Checkpoint& saved) {
-        if (beam) config.beam = *beam;
-        if (length_penalty) config.length_penalty = *length_penalty;
-        System system(config, saved);
+        System system(config, saved.vocab("source"), saved.vocab("target"));
         saved.load("model", system.model);
-        if (use.parsed()) {
-          translate_lines(system, lines, use.count("--heatmap") > 0 ? given.heatmap : "");
-          return;
-        }
-        given.level = config.level, given.keep_case = config.keep_case;
-        const auto sentences = read(given, "", given.pairs, given.source, given.target);
+        if (use.parsed()) return translate_lines(system, lines, heatmap);
+        const auto sentences = read(config, files);
         if (sentences.empty()) throw ValueError("eval: --pairs, or --source and --target");
-        const double loss =
-            Examples(system, sentences).mean_loss(system.model, config.training.batch);
+        const double loss = Examples(system, sentences).mean_loss(system);
         fmt::print("Loss {:.3f} per token (perplexity {:.3f}).\n", loss, std::exp(loss));
         report(system, sentences, "given");
       });

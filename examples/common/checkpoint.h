@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "data/vocab.h"
 #include "examples/common/json_log.h"
 #include "examples/common/options.h"
 #include "framework/check.h"
@@ -19,6 +20,10 @@ class Checkpoint : public unroll::Checkpoint {
   template <class T>
   void add_values(const std::string& key, const T& values) {
     add_text(key, to_json(values).dump());
+  }
+  /// A vocabulary, as text. Throws FileError if there is none, or if it is damaged.
+  unroll::Vocab vocab(const std::string& key) const {
+    return unroll::Vocab::from_text(text(key), path());
   }
   /// Which program a file is of. Throws FileError for one of another.
   void add_program(const std::string& name) { add_text("program", name); }

@@ -10,8 +10,10 @@
 ///   };
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "examples/common/json_log.h"
 
@@ -23,11 +25,12 @@ CLI::Validator above(double low);
 /// For a file to write: throws as require_writable (program.h).
 CLI::Validator writable();
 
-/// --hidden and so on, with the present values as defaults. A bool is a flag: --bidirectional, or
-/// --bidirectional=false where it is on by now.
+/// --hidden and so on, with the present values as defaults; of all or, with a list, of those
+/// `only`. A bool is a flag: --bidirectional, or --bidirectional=false where it is on by now.
 template <class T>
-void add_options(CLI::App& app, T& values) {
+void add_options(CLI::App& app, T& values, const std::vector<std::string>& only = {}) {
   values.each([&](const char* name, auto& value, const char* help, const auto&... checks) {
+    if (!only.empty() && std::find(only.begin(), only.end(), name) == only.end()) return;
     const std::string flag = std::string("--") + name;
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(value)>, bool>) {
       app.add_flag(flag, value, help);

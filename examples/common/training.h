@@ -32,6 +32,7 @@
 #include "examples/common/epoch_loop.h"
 #include "examples/common/plot.h"
 #include "examples/common/training_program.h"
+#include "framework/autograd.h"
 #include "framework/random.h"
 #include "modules/module.h"
 #include "optim/optimizer.h"
@@ -46,6 +47,20 @@ struct TrainingLoss {
 
 /// Numbers with names, such as {"dev_accuracy", 0.9}.
 using Metrics = std::vector<std::pair<std::string, double>>;
+
+/// The mean over all units of the batches of a data set, off the tape; loss(batch) -> TrainingLoss.
+/// The model has to be in evaluation mode.
+template <class Batches, class Loss>
+double mean_loss(const Batches& batches, const Loss& loss) {
+  const unroll::NoGrad no_grad;
+  double sum = 0, all = 0;
+  for (const auto& batch : batches) {
+    const auto [mean, units] = loss(batch);
+    sum += mean.item() * static_cast<double>(units);
+    all += static_cast<double>(units);
+  }
+  return sum / all;
+}
 
 /// Trains one model with one optimizer.
 class Training {

@@ -63,15 +63,13 @@ int TrainingProgram::dispatch(const std::function<void(const Checkpoint&)>& load
       saved.emplace(call_.load);
       saved->require_program(call_.name);
       load(*saved);
+      parse(app_, arguments_);  // options that are given count more
     }
     if (!trains) {
       use(*app_.get_subcommands().front(), *saved);
       return 0;
     }
-    if (saved) {
-      parse(app_, arguments_);  // options that are given count more
-      check(*saved);
-    }
+    if (saved) check(*saved);
     if (train_->count("--save") == 0) call_.save = saved ? call_.load : default_file_;
     return learn(call_, saved ? &*saved : nullptr);
   });

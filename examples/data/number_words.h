@@ -1,9 +1,14 @@
 #pragma once
-/// The names of the numbers 0 to 999,999.
+/// The names of the numbers 0 to 999,999, and pairs of them to translate.
 
 #include <array>
 #include <cstdint>
+#include <set>
 #include <string>
+#include <vector>
+
+#include "data/pairs.h"
+#include "framework/random.h"
 
 namespace examples {
 
@@ -51,6 +56,23 @@ inline std::string french_number(std::int64_t n, bool at_end = true) {
   text += unit == 1000 ? "mille" : many > 1 && rest == 0 && at_end ? "cents" : "cent";
   if (rest > 0) text += " " + french_number(rest, at_end);
   return text;
+}
+
+/// So many different numbers in English and French: 0 to 99, then numbers below 1,000, 10,000,
+/// 100,000 and 1,000,000 in turn; always the same ones.
+inline std::vector<unroll::TextPair> number_pairs(std::int64_t count) {
+  unroll::Generator generator(0);
+  std::vector<unroll::TextPair> pairs;
+  std::set<std::int64_t> seen;
+  const auto add = [&](std::int64_t n) {
+    if (std::ssize(pairs) < count && seen.insert(n).second)
+      pairs.push_back({english_number(n), french_number(n)});
+  };
+  for (std::int64_t n = 0; n < 100; ++n) add(n);
+  while (std::ssize(pairs) < count)
+    for (const std::int64_t below : {1'000, 10'000, 100'000, 1'000'000})
+      add(generator.below(below));
+  return pairs;
 }
 
 }  // namespace examples

@@ -66,9 +66,7 @@ struct Vocabularies {
     file.add_text("tags", tags.to_text());
   }
   void load(const examples::Checkpoint& file) {
-    const auto read = [&](const char* key) {
-      return Vocab::from_text(file.text(key), file.path());
-    };
+    const auto read = [&](const char* key) { return file.vocab(key); };
     words = read("words"), chars = read("chars"), tags = read("tags");
   }
 };
