@@ -14,27 +14,61 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "common/program.h"
-#include "common/tokenizer.h"
+#include "common/text_corpus.h"
 #include "common/training.h"
-#include "language_model/model.h"
-#include "language_model/score.h"
 
 using namespace unroll;
-using examples::Call, examples::Tokenizer, examples::encode;
-using language_model::column, language_model::Config, language_model::LanguageModel,
-    language_model::log_prob, language_model::perplexity;
+using examples::Call, examples::perplexity, examples::TextCorpus;
 
 namespace {
 
-// --- Using a model ------------------------------------------------------------------------------
+/// What a model is and how it learns. A saved model carries it.
+struct Config {
+  examples::TextOptions texts;
+  examples::NetworkOptions network;
+  std::string sampling = "sequential", optimizer = "adam";
+  std::optional<double> lr;
+  std::int64_t steps = 35, lr_decay_after = 0;
+  double momentum = 0, lr_decay = 1;
+  examples::TrainingOptions training{.epochs = 80, .batch = 16, .plot = "language_model.svg"};
+
+  template <class F>
+  void each(F&& option) {
+    using CLI::IsMember, examples::above, examples::at_least;
+    texts.each(option), network.each(option);
+    option("steps", steps, "tokens per window", at_least(1));
+    option("sampling", sampling, "windows at random, or in sequence with the state carried on",
+           IsMember({"random", "sequential"}));
+    option("optimizer", optimizer, "", IsMember({"sgd", "adam"}));
+    option("momentum", momentum, "of sgd", at_least(0));
+    option("lr-decay", lr_decay, "factor on the learning rate for each epoch ...", at_least(0));
+    option("lr-decay-after", lr_decay_after, "... after this one", at_least(0));
+    training.each([&](std::string_view name, auto& value, const char* help, const auto&... checks) {
+      if (name != "lr") option(name.data(), value, help, checks...);
+    });
+    option("lr", lr, "learning rate (default: 0.002 for adam, 1 for sgd)", above(0));
+  }
+  /// Whether a text is cut into windows in the same way.
+  bool same_windows(const Config& other) const {
+    const auto all = [](const Config& c) {
+      return std::tie(c.texts.text, c.texts.max_tokens, c.training.batch, c.steps, c.sampling,
+                      c.training.seed);
+    };
+    return all(*this) == all(other);
+  }
+};
 
 /// How a text is continued.
 struct Continuation {
@@ -43,201 +77,153 @@ struct Continuation {
   SamplingOptions sampling{.temperature = 0.5};
   std::uint64_t seed = 0;
 
-  void add_options(CLI::App& app) {
-    const auto add = [&](const char* name, auto& value, const char* help) {
-      return app.add_option(name, value, help)->capture_default_str();
-    };
-    app.add_option("--prefix", prefix, "text to continue (default: the start of a line)");
-    add("--length", length, "tokens to write")->check(examples::at_least(0));
-    add("--temperature", sampling.temperature, "below 1 bolder, above 1 wilder; 0: arg-max")
-        ->check(examples::at_least(0));
-    add("--top-k", sampling.top_k, "choose among the k most probable tokens; 0: all")
-        ->check(examples::at_least(0));
-    add("--top-p", sampling.top_p, "choose among the most probable that reach p together")
-        ->check(examples::above(0));
+  template <class F>
+  void each(F&& option) {
+    using examples::at_least;
+    option("prefix", prefix, "text to continue (default: the start of a line)");
+    option("length", length, "tokens to write", at_least(0));
+    option("temperature", sampling.temperature, "below 1 bolder, above 1 wilder; 0: arg-max",
+           at_least(0));
+    option("top-k", sampling.top_k, "choose among the k most probable tokens; 0: all", at_least(0));
+    option("top-p", sampling.top_p, "choose among the most probable that reach p together",
+           examples::above(0));
   }
 };
 
 /// The prefix and what the model writes after it.
-std::string continue_text(LanguageModel& model, const Vocab& vocab, const Config& config,
+std::string continue_text(RecurrentLanguageModel& model, const Vocab& vocab, const Config& config,
                           const Continuation& options) {
   const NoGrad no_grad;
   model.eval();
-  const Tokenizer tokenizer(config.level, config.clean);
-  std::vector<std::string> tokens = tokenizer.line(options.prefix);
-  std::vector<std::int64_t> context = tokenizer.line_start(vocab);
-  for (std::int64_t token : encode(tokens, vocab, "--prefix")) context.push_back(token);
+  const auto context = examples::read_line(config.texts, vocab, options.prefix, "--prefix");
   if (context.empty()) throw ValueError("--prefix: this model has to be given a word or more");
-
-  Generator generator(options.seed);
+  RecurrentLanguageModel::State
+      state;  // warm-up: the model reads the prefix but for its last token
+  const std::int64_t last = std::ssize(context) - 1;
+  if (last > 0) state = model(narrow(from_vector(context, {last + 1, 1}), 0, 0, last)).state;
   const Tensor unknown = one_hot(full({}, 0, DType::i64), vocab.size());
-  constexpr double never = -std::numeric_limits<double>::infinity();
-  LanguageModel::State state;
-  Tensor logits = model(column(context), state);  // warm-up: the model reads the prefix
-  for (std::int64_t i = 0; i < options.length; ++i) {
-    const Tensor scores = masked_fill(logits[-1][0], unknown, never);
-    const auto token =
-        static_cast<std::int64_t>(sample(scores, options.sampling, generator).item());
-    tokens.push_back(vocab.token(token));
-    logits = model(column({token}), state);
-  }
+  const auto step = [&](const Tensor& token, const RecurrentLanguageModel::State& now) {
+    auto [scores, next] = model.step(token, now);
+    constexpr double never = -std::numeric_limits<double>::infinity();
+    return std::pair{masked_fill(scores, unknown, never), std::move(next)};
+  };
+  Generator generator(options.seed);
+  auto found = sample_search(step, state, from_vector<std::int64_t>({context.back()}),
+                             {.max_length = std::max<std::int64_t>(options.length, 1)},
+                             options.sampling, generator);
+  found[0].tokens.resize(static_cast<std::size_t>(options.length));
+  const examples::Tokenizer tokenizer = config.texts.tokenizer();
+  std::vector<std::string> tokens = tokenizer.line(options.prefix);
+  for (std::string& token : vocab.decode(found.at(0).tokens)) tokens.push_back(std::move(token));
   return tokenizer.join(tokens);
-}
-
-/// log p(line), the sum of log p(token | those before), and the perplexity.
-void print_score(LanguageModel& model, const Vocab& vocab, const Config& config,
-                 const std::string& line, const std::string& where) {
-  const Tokenizer tokenizer(config.level, config.clean);
-  std::vector<std::int64_t> tokens = tokenizer.line_start(vocab);
-  for (std::int64_t token : encode(tokenizer.line(line), vocab, where)) tokens.push_back(token);
-  const std::int64_t scored = std::ssize(tokens) - 1;
-  if (scored < 1) {
-    fmt::print("{:>10} {:>10}  {}\n", "-", "-", line);
-    return;
-  }
-  const double log_p = log_prob(model, tokens);
-  fmt::print("{:10.2f} {:10.2f}  {}\n", log_p, std::exp(-log_p / static_cast<double>(scored)),
-             line);
 }
 
 // --- Training -----------------------------------------------------------------------------------
 
-/// The tokens of a file, by the model's vocabulary.
-std::vector<std::int64_t> read(const Config& config, const std::string& path, const Vocab& vocab) {
-  const Tokenizer tokenizer(config.level, config.clean);
-  std::vector<std::int64_t> tokens = encode(tokenizer.text(read_text(path)), vocab, path);
-  if (tokens.size() < 2) throw ValueError(path + " has less than two tokens");
-  return tokens;
-}
-
-std::unique_ptr<Optimizer> make_optimizer(const Config& config, const LanguageModel& model,
-                                          double lr) {
+std::unique_ptr<Optimizer> make_optimizer(const Config& config,
+                                          const RecurrentLanguageModel& model) {
   if (config.optimizer == "sgd")
-    return std::make_unique<SGD>(model.parameters(),
-                                 SGDOptions{.lr = lr, .momentum = config.momentum});
+    return std::make_unique<SGD>(
+        model.parameters(), SGDOptions{.lr = config.lr.value_or(1), .momentum = config.momentum});
   if (config.momentum != 0) throw ValueError("--momentum is for --optimizer sgd; adam has its own");
-  return std::make_unique<Adam>(model.parameters(), AdamOptions{.lr = lr});
+  return std::make_unique<Adam>(model.parameters(), AdamOptions{.lr = config.lr.value_or(0.002)});
 }
 
 /// Returns the exit code.
 int train(const Config& config, const Call& call, const examples::Checkpoint* saved,
           const Continuation& continuation) {
-  const std::string path = config.text.empty() ? examples::bundled("english.txt") : config.text;
-  // The vocabulary is that of the whole text, also where --max-tokens cuts it.
-  const Vocab vocab = saved ? Vocab::from_text(saved->text("vocabulary"), call.load)
-                            : Vocab(Tokenizer(config.level, config.clean).text(read_text(path)));
-  std::vector<std::int64_t> corpus = read(config, path, vocab), valid, test;
-  if (config.max_tokens > 0 && config.max_tokens < std::ssize(corpus))
-    corpus.resize(static_cast<std::size_t>(config.max_tokens));
-  if (!config.valid.empty()) valid = read(config, config.valid, vocab);
-  if (!config.test.empty()) test = read(config, config.test, vocab);
-
-  manual_seed(config.seed);
-  LanguageModel model(config, vocab.size());
-  const examples::TrainingOptions options = config.training();
-  const auto optimizer = make_optimizer(config, model, options.lr);
-  LanguageModel::State state;  // where the last window ended
+  const TextCorpus corpus(config.texts,
+                          saved ? std::optional(saved->vocab("vocabulary")) : std::nullopt);
+  manual_seed(config.training.seed);
+  RecurrentLanguageModel model = config.network.make(corpus.vocab.size());
+  const auto optimizer = make_optimizer(config, model);
+  const double lr = optimizer->lr();
+  RecurrentLanguageModel::State state;  // where the last window ended
   examples::Training training(
-      options, call, model, *optimizer,
+      config.training, call, model, *optimizer,
       [&](examples::Checkpoint& file) {
         NamedTensors states;
-        for (const Tensor& t : state) states.emplace_back(std::to_string(states.size()), t);
+        for_each_tensor(state,
+                        [&](Tensor& t) { states.emplace_back(std::to_string(states.size()), t); });
         file.add("state", states);
-        file.add_text("vocabulary", vocab.to_text());
-        file.add_number("corpus", std::ssize(corpus));
+        file.add_text("vocabulary", corpus.vocab.to_text());
+        file.add_number("corpus", std::ssize(corpus.train));
         file.add_values("config", config);
       },
       "tokens");
   if (saved) {
     training.go_on_from(*saved);
-    if (config.same_windows(saved->values<Config>("config")) &&
-        saved->number("corpus") == std::ssize(corpus))
-      for (const auto& [name, tensor] : saved->part("state")) state.push_back(tensor);
-    else
+    const NamedTensors states = saved->part("state");
+    if (!config.same_windows(saved->values<Config>("config")) ||
+        saved->number("corpus") != std::ssize(corpus.train)) {
       training.restart_epoch("the text or its windows changed");
+    } else if (!states.empty()) {
+      state = model.network.initial_state(config.training.batch);
+      std::size_t i = 0;
+      for_each_tensor(state, [&](Tensor& t) { t = states.at(i++).second; });
+    }
   }
   const auto show = [&](const char* when) {
     if (call.quiet) return;
-    fmt::print("\n{}:\n\n{}\n\n", when, continue_text(model, vocab, config, continuation));
+    fmt::print("\n{}:\n\n{}\n\n", when, continue_text(model, corpus.vocab, config, continuation));
     std::fflush(stdout);
   };
   if (!call.quiet)
-    fmt::print("{}: {} parameters. {} tokens of {} kinds.\n", config.network(),
-               examples::grouped(model.parameter_count()), examples::grouped(std::ssize(corpus)),
-               vocab.size());
+    fmt::print("{}: {} parameters. {} tokens of {} kinds.\n", config.network.name(),
+               examples::grouped(model.parameter_count()),
+               examples::grouped(std::ssize(corpus.train)), corpus.vocab.size());
   if (!saved) show("Before training");
 
   const auto windows = [&](Generator& generator) {
     const auto later = static_cast<double>(training.epochs() + 1 - config.lr_decay_after);
-    optimizer->set_lr(options.lr * std::pow(config.lr_decay, std::max(later, 0.0)));
-    const WindowOptions size{config.batch, config.steps};
-    try {
-      return config.sampling == "random" ? random_windows(corpus, size, generator)
-                                         : sequential_windows(corpus, size, generator);
-    } catch (const ValueError& error) {  // too short
-      throw ValueError(fmt::format("{}: {}: try a smaller --batch or --steps", path, error.what()));
-    }
+    optimizer->set_lr(lr * std::pow(config.lr_decay, std::max(later, 0.0)));
+    return corpus.windows({config.training.batch, config.steps}, config.sampling, generator);
   };
   const auto loss = [&](const WindowBatch& window) {
     // In sequence a window goes on where the one before it ended, but no gradient flows from one to
     // the other: truncated backpropagation through time.
-    state = config.sampling == "sequential" ? detach(state) : LanguageModel::State();
-    return examples::TrainingLoss{cross_entropy(model(window.x, state), window.y),
-                                  window.y.numel()};
+    state = config.sampling == "sequential" ? detach(state) : RecurrentLanguageModel::State();
+    auto [logits, next] = model(window.x, state);
+    state = std::move(next);
+    return examples::TrainingLoss{cross_entropy(logits, window.y), window.y.numel()};
   };
+  const auto& valid = corpus.part("valid");
   const auto metrics = [&] {
     state.clear();  // the next epoch begins somewhere else
     examples::Metrics all{{"train_perplexity", std::exp(training.curve("train_loss").back())}};
-    if (!valid.empty())
-      all.emplace_back("valid_perplexity", perplexity(model, valid, config.steps));
+    if (!valid.empty()) all.emplace_back("valid_perplexity", perplexity(model, valid));
     return all;
   };
   const bool complete = training.run(windows, loss, metrics);
   std::vector<std::pair<std::string, std::string>> curves{{"train_perplexity", "training"}};
   if (!valid.empty()) curves.emplace_back("valid_perplexity", "validation");
-  training.plot(
-      {.title = config.network(), .x_label = "epoch", .y_label = "perplexity", .log_scale = true},
-      curves);
+  training.plot({.title = config.network.name(),
+                 .x_label = "epoch",
+                 .y_label = "perplexity",
+                 .log_scale = true},
+                curves);
   if (!complete) return training.exit_code();
 
+  const NgramModel frequencies(corpus.train, 0, corpus.vocab.size(), 0.01);
   examples::Metrics results;
-  for (const auto& [name, title] : curves) results.emplace_back(name, training.curve(name).back());
-  if (!test.empty()) results.emplace_back("test_perplexity", perplexity(model, test, config.steps));
+  std::string own, beside;
+  for (const std::string part : {"train", "valid", "test"}) {
+    const auto& tokens = corpus.part(part);
+    if (tokens.empty()) continue;
+    const std::string key = part + "_perplexity";
+    const double p = part == "test" ? perplexity(model, tokens) : training.curve(key).back();
+    results.insert(results.end(),
+                   {{key, p}, {key + "_unigram", frequencies.perplexity(tokens, 0)}});
+    own += fmt::format("{} perplexity {:.3f}, ", part, p);
+    beside += fmt::format("{} {:.3f}, ", part, results.back().second);
+  }
+  results.emplace_back("guess_perplexity", static_cast<double>(corpus.vocab.size()));
   training.log_final(results);
-  fmt::print("After {} epochs: ", training.epochs());
-  for (const auto& [name, value] : results)
-    fmt::print("{} perplexity {:.3f}, ", name.substr(0, name.find('_')), value);
-  fmt::print("{:.1f} s.{}\n", training.seconds(),
+  fmt::print("After {} epochs: {}{:.1f} s.{}\n", training.epochs(), own, training.seconds(),
              call.save.empty() ? "" : " Saved " + call.save + ".");
+  fmt::print("By the frequency of each token: {}by a guess: {}.\n", beside, corpus.vocab.size());
   show("After training");
   return 0;
-}
-
-// --- Commands -----------------------------------------------------------------------------------
-
-/// eval, generate and score: what a saved model is for.
-void use(const std::string& command, const examples::Checkpoint& saved,
-         const Continuation& continuation, std::string text,
-         const std::vector<std::string>& lines) {
-  const auto config = saved.values<Config>("config");
-  const Vocab vocab = Vocab::from_text(saved.text("vocabulary"), saved.path());
-  LanguageModel model(config, vocab.size());
-  saved.load("model", model);
-
-  if (command == "generate") {
-    fmt::print("{}\n", continue_text(model, vocab, config, continuation));
-  } else if (command == "eval") {
-    if (text.empty()) text = config.text;
-    if (text.empty()) text = examples::bundled("english.txt");
-    const std::vector<std::int64_t> corpus = read(config, text, vocab);
-    const double result = perplexity(model, corpus, config.steps);
-    fmt::print("perplexity {:.3f} ({:.3f} bits per token, {} tokens)\n", result, std::log2(result),
-               examples::grouped(std::ssize(corpus)));
-  } else {
-    examples::for_each_line(lines, [&](const std::string& line, const std::string& where) {
-      print_score(model, vocab, config, line, where);
-    });
-  }
 }
 
 }  // namespace
@@ -249,26 +235,46 @@ int main(int argc, char** argv) {
   std::vector<std::string> lines;
   examples::TrainingProgram program("A recurrent language model.", "language_model", argc, argv);
   CLI::App& generate = program.add_command("generate", "continue a text");
-  continuation.add_options(program.train());
-  continuation.add_options(generate);
+  examples::add_options(program.train(), continuation);
+  examples::add_options(generate, continuation);
   generate.add_option("--seed", continuation.seed, "of the random numbers")
       ->capture_default_str()
       ->check(examples::at_least(0));
-  program.add_command("eval", "print the perplexity of a text")
-      .add_option("--text", text, "the text (default: the one that it learned)");
-  program
-      .add_command("score",
-                   "print the log-probability and the perplexity of each line, given or on "
-                   "stdin")
+  CLI::App& eval = program.add_command("eval", "print the perplexity of a text");
+  eval.add_option("--text", text, "the text (default: the one that it learned)");
+  program.add_command("score", "print log p and perplexity of lines, given or on stdin")
       .add_option("lines", lines, "lines to score");
   return program.run(
       config, {"level", "clean", "cell", "layers", "hidden", "embed", "optimizer"},
       [&](const Config&, const Call& call, const examples::Checkpoint* saved) {
-        if (config.text.empty() && continuation.prefix.empty()) continuation.prefix = "The ferry";
-        continuation.seed = config.seed;
+        if (config.texts.text.empty() && continuation.prefix.empty())
+          continuation.prefix = "The ferry";
+        continuation.seed = config.training.seed;
         return train(config, call, saved, continuation);
       },
-      [&](const CLI::App& command, const examples::Checkpoint& saved) {
-        use(command.get_name(), saved, continuation, text, lines);
+      [&](const CLI::App&, const examples::Checkpoint& saved) {
+        const Vocab vocab = saved.vocab("vocabulary");
+        RecurrentLanguageModel model = config.network.make(vocab.size());
+        saved.load("model", model);
+        if (generate.parsed()) {
+          fmt::print("{}\n", continue_text(model, vocab, config, continuation));
+        } else if (eval.parsed()) {
+          const examples::TextOptions one{.text = text.empty() ? config.texts.text : text,
+                                          .level = config.texts.level,
+                                          .clean = config.texts.clean};
+          const auto tokens = TextCorpus(one, vocab).train;
+          const double result = perplexity(model, tokens);
+          fmt::print("perplexity {:.3f} ({:.3f} bits per token, {} tokens)\n", result,
+                     std::log2(result), examples::grouped(std::ssize(tokens)));
+        } else {
+          model.eval();
+          examples::for_each_line(lines, [&](const std::string& line, const std::string& where) {
+            const auto tokens = examples::read_line(config.texts, vocab, line, where);
+            if (tokens.size() < 2) return fmt::print("{:>10} {:>10}  {}\n", "-", "-", line);
+            const double log_p = model.log_prob(tokens);
+            fmt::print("{:10.2f} {:10.2f}  {}\n", log_p,
+                       std::exp(-log_p / static_cast<double>(tokens.size() - 1)), line);
+          });
+        }
       });
 }

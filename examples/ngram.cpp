@@ -20,18 +20,38 @@
 
 #include "common/plot.h"
 #include "common/program.h"
-#include "common/tokenizer.h"
+#include "common/text_corpus.h"
 #include "common/training.h"
-#include "language_model/model.h"
-#include "language_model/score.h"
-#include "ngram/corpus.h"
 
 using namespace unroll;
-using examples::Metrics, examples::Tokenizer;
-using language_model::LanguageModel;
-using ngram::Config, ngram::Corpus;
+using examples::Metrics, examples::TextCorpus;
 
 namespace {
+
+/// What is counted, and what the network is beside it. A saved model carries it.
+struct Config {
+  examples::TextOptions texts;
+  examples::NetworkOptions network{.hidden = 128};
+  std::string file, count = "word";
+  double held_out = 0.1, epsilon = 0.01;
+  std::int64_t order = 5, steps = 35;
+  examples::TrainingOptions training{.epochs = 20, .batch = 16, .lr = 0.004, .plot = "ngram.svg"};
+
+  template <class F>
+  void each(F&& option) {
+    using CLI::IsMember, examples::above, examples::at_least;
+    texts.each(option), network.each(option);
+    option("held-out", held_out, "part of --text that is its end, where there is no --valid",
+           CLI::Range(0.0, 0.9));
+    option("network", file,
+           "model that language_model saved, to take with its text and split instead of learning");
+    option("order", order, "largest order of the Markov models", at_least(0));
+    option("epsilon", epsilon, "what is added to each count", above(0));
+    option("count", count, "what the most frequent n-grams are of", IsMember({"char", "word"}));
+    option("steps", steps, "tokens per window of the network's training", at_least(1));
+    training.each(option);
+  }
+};
 
 std::string title(std::int64_t order) {
   static const char* const names[] = {"unigram", "bigram", "trigram"};
@@ -40,8 +60,8 @@ std::string title(std::int64_t order) {
 }
 
 /// The perplexities of all Markov models and of the network, as a table; returns them.
-Metrics compare(const NgramModel& counts, std::int64_t max_order, LanguageModel& network,
-                const language_model::Config& config, const Corpus& corpus) {
+Metrics compare(const NgramModel& counts, RecurrentLanguageModel& network, const Config& config,
+                const TextCorpus& corpus) {
   std::vector<std::pair<std::string, std::vector<std::int64_t>>> parts{{"train", corpus.train}};
   parts.insert(parts.end(), corpus.others.begin(), corpus.others.end());
   fmt::print("\n{:20}", "perplexity");
@@ -54,13 +74,11 @@ Metrics compare(const NgramModel& counts, std::int64_t max_order, LanguageModel&
       fmt::print("{:10.2f}", all.back().second);
     }
   };
-  for (std::int64_t order = 0; order <= max_order; ++order)
+  for (std::int64_t order = 0; order <= config.order; ++order)
     row(title(order), std::to_string(order),
         [&](const auto& tokens) { return counts.perplexity(tokens, order); });
-  row(fmt::format("{}, {} units", config.cell, config.hidden), config.cell,
-      [&](const auto& tokens) {
-        return language_model::perplexity(network, tokens, config.steps);
-      });
+  row(fmt::format("{}, {} units", config.network.cell, config.network.hidden), config.network.cell,
+      [&](const auto& tokens) { return examples::perplexity(network, tokens); });
   fmt::print("\n");
   return all;
 }
@@ -68,7 +86,7 @@ Metrics compare(const NgramModel& counts, std::int64_t max_order, LanguageModel&
 /// A table of the most frequent n-grams, and a picture of how often all of them are seen against
 /// their rank: by Zipf's law a straight line of slope -1 where both axes are logarithmic.
 void show_frequencies(const Config& config, const std::string& path) {
-  const Tokenizer tokenizer(config.count, config.clean);
+  const examples::Tokenizer tokenizer(config.count, config.texts.clean);
   std::vector<std::string> tokens;
   for (const std::string& line : read_lines(path))
     for (std::string& token : tokenizer.line(line)) tokens.push_back(std::move(token));
@@ -115,48 +133,43 @@ void show_frequencies(const Config& config, const std::string& path) {
 }
 
 /// log p of lines, given or on stdin, by each model.
-void score(const NgramModel& counts, std::int64_t max_order, LanguageModel& network,
-           const language_model::Config& config, const Vocab& vocab,
-           const std::vector<std::string>& lines) {
-  const Tokenizer tokenizer(config.level, config.clean);
-  for (std::int64_t order = 0; order <= max_order; ++order)
+void score(const NgramModel& counts, RecurrentLanguageModel& network, const Config& config,
+           const Vocab& vocab, const std::vector<std::string>& lines) {
+  network.eval();
+  for (std::int64_t order = 0; order <= config.order; ++order)
     fmt::print("{:>9} ", title(order).substr(0, 7));
-  fmt::print("{:>9}  log p of\n", config.cell);
+  fmt::print("{:>9}  log p of\n", config.network.cell);
   examples::for_each_line(lines, [&](const std::string& line, const std::string& where) {
-    std::vector<std::int64_t> tokens = tokenizer.line_start(vocab);
-    for (std::int64_t token : examples::encode(tokenizer.line(line), vocab, where))
-      tokens.push_back(token);
-    for (std::int64_t order = 0; order <= max_order; ++order)
+    const auto tokens = examples::read_line(config.texts, vocab, line, where);
+    for (std::int64_t order = 0; order <= config.order; ++order)
       fmt::print("{:9.2f} ", counts.log_prob(tokens, order));
-    fmt::print("{:9.2f}  {}\n", language_model::log_prob(network, tokens), line);
+    fmt::print("{:9.2f}  {}\n", network.log_prob(tokens), line);
   });
 }
 
 /// Returns the exit code.
 int train(Config config, const examples::Call& call, const examples::Checkpoint* saved) {
-  language_model::Config network_config = config.network_config();
-  std::string vocabulary = saved ? saved->text("vocabulary") : "";
   std::optional<examples::Checkpoint> given;
-  if (!config.network.empty()) {
-    given.emplace(config.network);
+  std::optional<Vocab> vocab;
+  if (saved) vocab = saved->vocab("vocabulary");
+  if (!config.file.empty()) {
+    given.emplace(config.file);
     given->require_program("language_model");
-    network_config = given->values<language_model::Config>("config");
-    vocabulary = given->text("vocabulary");
-    config.text = network_config.text;
+    vocab = given->vocab("vocabulary");
+    config.texts = given->values<examples::TextOptions>("config");
+    config.network = given->values<examples::NetworkOptions>("config");
     config.held_out = 0;  // it learned the whole text
   }
-  const Corpus corpus(network_config, config.held_out, vocabulary,
-                      given ? config.network : call.load);
+  const TextCorpus corpus(config.texts, vocab, config.held_out);
   fmt::print("{} tokens of {} kinds to learn.\n", examples::grouped(std::ssize(corpus.train)),
              corpus.vocab.size());
   show_frequencies(config, corpus.path);
   const NgramModel counts(corpus.train, config.order, corpus.vocab.size(), config.epsilon);
 
   manual_seed(config.training.seed);
-  LanguageModel network(network_config, corpus.vocab.size());
+  RecurrentLanguageModel network = config.network.make(corpus.vocab.size());
   const auto describe = [&](examples::Checkpoint& file) {
     file.add_values("config", config);
-    file.add_values("network", network_config);
     file.add_text("vocabulary", corpus.vocab.to_text());
   };
   if (given) {
@@ -166,33 +179,27 @@ int train(Config config, const examples::Call& call, const examples::Checkpoint*
     describe(file);
     file.add("model", network);
     if (!call.save.empty()) file.save(call.save);
-    compare(counts, config.order, network, network_config, corpus);
+    compare(counts, network, config, corpus);
     return 0;
   }
   Adam optimizer(network.parameters(), {.lr = config.training.lr});
   examples::Training training(config.training, call, network, optimizer, describe, "tokens");
   if (saved) training.go_on_from(*saved);
   const auto batches = [&](Generator& generator) {
-    try {
-      return random_windows(corpus.train, {config.training.batch, config.steps}, generator);
-    } catch (const ValueError& error) {  // too short
-      throw ValueError(
-          fmt::format("{}: {}: try a smaller --batch or --steps", corpus.path, error.what()));
-    }
+    return corpus.windows({config.training.batch, config.steps}, "random", generator);
   };
   const auto loss = [&](const WindowBatch& batch) {
-    LanguageModel::State state;
-    return examples::TrainingLoss{cross_entropy(network(batch.x, state), batch.y), batch.y.numel()};
+    return examples::TrainingLoss{cross_entropy(network(batch.x).outputs, batch.y),
+                                  batch.y.numel()};
   };
   const auto metrics = [&] {
     Metrics all;
     for (const auto& [name, tokens] : corpus.others)
-      all.emplace_back(name + "_perplexity",
-                       language_model::perplexity(network, tokens, config.steps));
+      all.emplace_back(name + "_perplexity", examples::perplexity(network, tokens));
     return all;
   };
   if (!training.run(batches, loss, metrics)) return training.exit_code();
-  training.log_final(compare(counts, config.order, network, network_config, corpus));
+  training.log_final(compare(counts, network, config, corpus));
   return 0;
 }
 
@@ -206,13 +213,12 @@ int main(int argc, char** argv) {
   program.add_command("score", "print log p of lines, given or on stdin, by each model")
       .add_option("lines", lines, "lines to score");
   return program.run(
-      config, {"level", "clean", "hidden"}, train,
+      config, {"level", "clean", "cell", "layers", "hidden", "embed"}, train,
       [&](const CLI::App&, const examples::Checkpoint& saved) {
-        const auto learned = saved.values<language_model::Config>("network");
-        const Corpus corpus(learned, config.held_out, saved.text("vocabulary"), saved.path());
-        LanguageModel network(learned, corpus.vocab.size());
+        const TextCorpus corpus(config.texts, saved.vocab("vocabulary"), config.held_out);
+        RecurrentLanguageModel network = config.network.make(corpus.vocab.size());
         saved.load("model", network);
         const NgramModel counts(corpus.train, config.order, corpus.vocab.size(), config.epsilon);
-        score(counts, config.order, network, learned, corpus.vocab, lines);
+        score(counts, network, config, corpus.vocab, lines);
       });
 }
