@@ -59,8 +59,8 @@ TEST_CASE("pictures and captions of files") {
   save_npy(path, from_vector<std::int64_t>({0, 255, 51, 255, 0, 0}, {2, 1, 1, 3}));
   write_file_atomically(lines, "a  dot\nred\n");
   const CaptionedPictures pictures = read_pictures(path, lines);
-  CHECK(max_difference(pictures.pixels,
-                       from_vector<float>({0, 1, 0.2F, 1, 0, 0}, {2, 1, 1, 3})) < 1e-7);
+  CHECK(max_difference(pictures.pixels, from_vector<float>({0, 1, 0.2F, 1, 0, 0}, {2, 1, 1, 3})) <
+        1e-7);
   CHECK(pictures.captions == std::vector<std::vector<std::string>>{{"a", "dot"}, {"red"}});
 
   const auto refused = [&](const auto& read, const std::string& message) {
