@@ -13,5 +13,6 @@
 #include "data/sequences.h"
 #include "data/series.h"
 #include "data/split.h"
+#include "data/stream.h"
 #include "data/text.h"
 #include "data/vocab.h"

@@ -601,9 +601,12 @@ monitor_finds_faults() {
   check "$(of network 4) > $(of persistence 4)" "recall beside that of persistence"
   ! command -v gnuplot >/dev/null || grep -q '</svg>' monitor.svg || fail "no plot"
   # The same through a pipe: what the demonstration does inside.
-  monitor generate --length 10000 --labels faults >values
-  monitor watch --labels faults --save "" --plot "" <values >watched
-  grep -q "^precision $(of network 3), recall $(of network 4)$" watched || fail "$(cat watched)"
+  monitor generate --length 10000 >values
+  monitor watch --save "" --plot "" <values >watched
+  diff <(grep -A 9 "  error  precision" out) <(grep -A 9 "  error  precision" watched) ||
+    fail "another table: $(cat watched)"
+  check "$(of network 3) == $(printf %.3f "$(values log.jsonl precision)")" "precision in the log"
+  check "$(of network 4) == $(printf %.3f "$(values log.jsonl recall)")" "recall in the log"
   check "$(grep -c ^ALARM watched) == $(values log.jsonl alarms)" "a line for each alarm"
   check "$(values log.jsonl microseconds) > 0" "microseconds per value"
 }
@@ -617,6 +620,7 @@ monitor_needs_no_more_memory_for_a_longer_stream() {
 monitor_survives_malformed_lines() {
   monitor generate --length 3000 >good
   monitor watch --save "" --plot "" <good >expected
+  check "$(grep -c ^ALARM expected) > 3" "there are alarms to compare"
   awk '{ print } NR == 700 { print "abc"; print ""; print "nan"; print "1 2"; print "1e300" }' good >bad
   printf 'a\xff\x01b\r\n' >>bad
   head -c 300000 /dev/zero | tr '\0' 7 >>bad
@@ -666,18 +670,22 @@ monitor_goes_on_with_what_it_saved() {
   [[ $status == 130 ]] || fail "interrupted, it ended with $status: $(cat first.out)"
   grep -q "^1,200 values.*Saved monitor.safetensors" first.out || fail "$(cat first.out)"
   # No second warm-up: a fault right at the start is seen.
-  (sed -n '1201,1203p' values; echo 50) | monitor watch --load monitor.safetensors --plot "" >out
+  (sed -n '1201,1203p' values; echo 50) | monitor watch --load monitor.safetensors --save "" --plot "" >out
   grep -q "^ALARM line 4: 50, expected" out || fail "it has forgotten what is usual: $(cat out)"
   program=monitor
   refuses 1 "cannot read 'none'" watch --load none
   refuses 1 "cannot read 'values'" watch --load values
   refuses 1 "--hidden 3 does not fit monitor.safetensors, which has 16" watch --load monitor.safetensors --hidden 3
   refuses 1 "cannot write none/model: No such file or directory" --save none/model
-  refuses 1 "cannot write none/labels: No such file or directory" generate --labels none/labels
-  refuses 1 "cannot read 'none'" watch --labels none
+  refuses 1 "cannot write none/plot: No such file or directory" --plot none/plot
+  refuses 1 "cannot write none/log: No such file or directory" --log none/log
   refuses 2 "--limit: must be above 0, not -1" --limit -1
-  head -3 values | monitor watch --labels <(printf '\n\n') --save "" >out 2>err && fail "too few labels"
-  grep -q "line 3: there is none, but the input goes on" err || fail "$(cat err)"
+  # What was learned is not lost where the log cannot be written.
+  rm monitor.safetensors
+  monitor watch --log /dev/full --plot "" <values >out 2>err && fail "the disk is full"
+  grep -q "^monitor: cannot write /dev/full: No space left on device" err || fail "$(cat err)"
+  (sed -n '1022,1100p' values; echo 50) | monitor watch --load monitor.safetensors --log "" --plot "" >out
+  grep -q "^ALARM line 80: 50, expected" out || fail "what it had learned is lost: $(cat out)"
 }
 
 translate() { "$programs/translate" "$@" --threads 1; }

@@ -14,8 +14,7 @@ using namespace unroll;
 
 EpochLoop::EpochLoop(const TrainingOptions& options, const Call& call)
     : options_(options), call_(call) {
-  for (const std::string& path : {call.save, options.plot})
-    if (!path.empty()) require_writable(path);
+  for (const std::string& path : {call.save, options.plot}) require_writable(path);
 }
 
 void EpochLoop::go_on_from(const Checkpoint& saved) {
@@ -62,12 +61,7 @@ bool EpochLoop::run(const Actions& actions) {
     ++at_.epoch, at_.batch = 0;
     Json line{{"epoch", at_.epoch}};
     actions.finish(line);
-    try {
-      log_->write(line);
-    } catch (const FileError&) {
-      save(actions);  // what was learned is not lost with the log
-      throw;
-    }
+    log_->write(line, [&] { save(actions); });
   }
   if (progress) progress->finish(done(), status);
   save(actions);
@@ -86,13 +80,11 @@ void EpochLoop::log_final(Json line) {
 }
 
 void EpochLoop::save(const Actions& actions) const {
-  if (call_.save.empty()) return;
-  Checkpoint file;
-  file.add_program(call_.name);
-  actions.save(file);
-  file.add_values("position", at_);
-  file.add("generator", default_generator());
-  file.save(call_.save);
+  examples::save(call_, [&](Checkpoint& file) {
+    actions.save(file);
+    file.add_values("position", at_);
+    file.add("generator", default_generator());
+  });
 }
 
 }  // namespace examples

@@ -2,6 +2,7 @@
 /// A log for programs: one JSON object per line.
 
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -36,8 +37,9 @@ class JsonLog {
   /// Starts a file, or goes on with it. An empty path: nothing is written. Throws FileError.
   JsonLog(const std::string& path, bool append);
 
-  /// One line, at once on its way to the disk. Infinity and NaN become null. Throws FileError.
-  void write(const Json& line);
+  /// One line, at once on its way to the disk. Infinity and NaN become null. Throws FileError, and
+  /// calls `rescue` before: what was learned need not be lost with the log.
+  void write(const Json& line, const std::function<void()>& rescue = {});
 
  private:
   struct Close {

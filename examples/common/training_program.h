@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <map>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -15,7 +16,19 @@
 
 namespace examples {
 
-/// Options that every training has. A saved model carries them.
+/// The options of everything that learns, of a struct that has them as members.
+template <class T, class F>
+void each_learning_option(T& options, F&& option) {
+  option("epochs", options.epochs, "times through the training data", at_least(1));
+  option("lr", options.lr, "learning rate of Adam", above(0));
+  option("clip", options.clip, "largest norm of the gradient; 0: any", at_least(0));
+  option("seed", options.seed, "of all random numbers", at_least(0));
+  option("log", options.log, "file for JSON lines: an object per epoch, and a last one",
+         writable());
+  option("plot", options.plot, "SVG file for the curves; \"\": none", writable());
+}
+
+/// Options that every training by batches has. A saved model carries them.
 struct TrainingOptions {
   std::int64_t epochs = 10;
   std::int64_t batch = 32;
@@ -26,13 +39,8 @@ struct TrainingOptions {
 
   template <class F>
   void each(F&& option) {
-    option("epochs", epochs, "times through the training data", at_least(1));
     option("batch", batch, "sequences side by side", at_least(1));
-    option("lr", lr, "learning rate of Adam", above(0));
-    option("clip", clip, "largest norm of the gradient; 0: any", at_least(0));
-    option("seed", seed, "of all random numbers", at_least(0));
-    option("log", log, "file for one JSON object per epoch", writable());
-    option("plot", plot, "SVG file for the curves; \"\": none", writable());
+    each_learning_option(*this, option);
   }
 };
 
@@ -60,21 +68,29 @@ struct Call {
   bool quiet = false;
 };
 
+/// Writes the file of --save, if there is to be one: the program's name, and what `describe` adds.
+void save(const Call& call, const std::function<void(Checkpoint&)>& describe);
+
 /// What "train" does with the configuration; returns the exit code.
 template <class Config>
 using Learn = std::function<int(const Config&, const Call&, const Checkpoint*)>;
 
-/// A command line: "train", which is also meant when there is no command, and others that use a
-/// saved model.
+/// A command line: a command that trains, which is also meant when there is none, and others.
 class TrainingProgram {
  public:
   /// The default file for models is "name.safetensors".
-  TrainingProgram(const std::string& description, const std::string& name, int argc, char** argv);
+  TrainingProgram(const std::string& description, const std::string& name, int argc, char** argv,
+                  const std::string& train = "train", const std::string& purpose = "learn");
 
   /// Its options are those of the configuration, --load, --save, --quiet and --threads.
-  CLI::App& train() { return *train_; }
-  /// Has the options --load and --threads.
+  CLI::App& train() { return *train_.front(); }
+  /// Another command that trains, with the same options.
+  CLI::App& add_training(const std::string& name, const std::string& description);
+  /// One that uses a saved model. Has the options --load and --threads.
   CLI::App& add_command(const std::string& name, const std::string& description);
+  /// One that calls `action` and needs no model.
+  CLI::App& add_action(const std::string& name, const std::string& description,
+                       std::function<void()> action);
 
   /// Parses and calls `learn(config, call, saved)`, which returns the exit code, or, for the other
   /// commands, `use(command, saved)`.
@@ -84,7 +100,7 @@ class TrainingProgram {
   int run(Config& config, std::initializer_list<const char*> fixed,
           const Learn<std::type_identity_t<Config>>& learn,
           const std::function<void(const CLI::App&, const Checkpoint&)>& use = {}) {
-    add_options(train(), config);
+    for (CLI::App* command : train_) add_options(*command, config);
     return dispatch(
         [&](const Checkpoint& saved) { config = saved.values<Config>("config"); },
         [&](const Checkpoint& saved) {
@@ -103,7 +119,8 @@ class TrainingProgram {
 
   std::vector<std::string> arguments_;
   CLI::App app_;
-  CLI::App* train_;
+  std::vector<CLI::App*> train_;
+  std::map<const CLI::App*, std::function<void()>> actions_;
   std::string default_file_;
   Call call_;
 };

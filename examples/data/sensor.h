@@ -1,5 +1,7 @@
 #pragma once
-/// A sensor that drifts and now and then fails: what examples/monitor.cpp is tried on.
+/// A sensor that drifts and now and then fails.
+
+#include <fmt/format.h>
 
 #include <cmath>
 #include <cstdint>
@@ -8,7 +10,7 @@
 
 #include "framework/random.h"
 
-namespace monitor {
+namespace examples {
 
 /// Two oscillations, of 50 and 170 steps, whose strength and level drift, and noise:
 ///
@@ -17,14 +19,10 @@ namespace monitor {
 /// After 1,000 good values, faults of four kinds come at random, one in some 250 steps.
 class Sensor {
  public:
-  struct Sample {
-    double value = 0;
-    std::string fault;  ///< "" where there is none
-  };
-
   explicit Sensor(std::uint64_t seed) : random_(seed) {}
 
-  Sample next() {
+  /// The next value as a line of text; where there is a fault, a tab and its name stand behind it.
+  std::string next() {
     level_ += 0.0005 + 0.004 * random_.normal();
     gain_ += 0.002 * (1 - gain_) + 0.004 * random_.normal();
     const double t = static_cast<double>(t_++);
@@ -33,13 +31,10 @@ class Sensor {
                                  0.5 * std::sin(2 * std::numbers::pi * t / 170)) +
                         0.05 * random_.normal();
     if (t_ > 1000 && left_ == 0 && pause_-- == 0) start();
-    Sample sample{good, ""};
-    if (left_ > 0) {
-      sample = {broken(good), kind_};
-      if (--left_ == 0) pause_ = 100 + random_.below(300);
-    }
-    last_ = sample.value;
-    return sample;
+    const bool faulty = left_ > 0;
+    last_ = faulty ? broken(good) : good;
+    if (faulty && --left_ == 0) pause_ = 100 + random_.below(300);
+    return fmt::format("{:.6f}{}{}", last_, faulty ? "\t" : "", faulty ? kind_ : "");
   }
 
  private:
@@ -63,4 +58,4 @@ class Sensor {
   double size_ = 0;
 };
 
-}  // namespace monitor
+}  // namespace examples
