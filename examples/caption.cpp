@@ -206,9 +206,7 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
   const bool complete = training.run(batches, loss, measure);
   std::vector<std::pair<std::string, std::string>> curves;
   for (const auto& [name, part] : parts) curves.emplace_back(name + "_exact", name);
-  training.plot(
-      {.title = "captions with every word right", .x_label = "epoch", .y_label = "exact match"},
-      curves);
+  training.plot({.title = "captions with every word right", .y_label = "exact match"}, curves);
   if (!complete) return training.exit_code();
 
   fmt::print("After {} epochs, {:.1f} s: training loss {:.4f} per word.\n\n{:<20} {:>14} {:>16}\n",

@@ -200,9 +200,7 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
         return examples::Metrics{{"test_accuracy", measure(models.both, test_set).first},
                                  {"test_accuracy_left", measure(models.left, test_set).first}};
       });
-  training.plot({.title = "accuracy on blanks in text that is not learned",
-                 .x_label = "epoch",
-                 .y_label = "accuracy"},
+  training.plot({.title = "accuracy on blanks in text that is not learned", .y_label = "accuracy"},
                 {{"test_accuracy", "both sides"}, {"test_accuracy_left", "left to right"}});
   if (!complete) return training.exit_code();
 

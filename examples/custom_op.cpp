@@ -164,9 +164,8 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
                    [&] {
                      return examples::Metrics{{"accuracy", accuracy()}};
                    });
-  training.plot(
-      {.title = "new sequences that are right", .x_label = "epoch", .y_label = "accuracy"},
-      {{"accuracy", "through bits"}});
+  training.plot({.title = "new sequences that are right", .y_label = "accuracy"},
+                {{"accuracy", "through bits"}});
   if (!complete) return training.exit_code();
   training.log_final({{"accuracy", accuracy()}});
   fmt::print(

@@ -15,12 +15,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -41,7 +38,7 @@ struct Config {
   std::string sampling = "sequential", optimizer = "adam";
   std::optional<double> lr;
   std::int64_t steps = 35, lr_decay_after = 0;
-  double momentum = 0, lr_decay = 1;
+  double lr_decay = 1;
   examples::TrainingOptions training{.epochs = 80, .batch = 16, .plot = "language_model.svg"};
 
   template <class F>
@@ -52,11 +49,10 @@ struct Config {
     option("sampling", sampling, "windows at random, or in sequence with the state carried on",
            IsMember({"random", "sequential"}));
     option("optimizer", optimizer, "", IsMember({"sgd", "adam"}));
-    option("momentum", momentum, "of sgd", at_least(0));
     option("lr-decay", lr_decay, "factor on the learning rate for each epoch ...", at_least(0));
     option("lr-decay-after", lr_decay_after, "... after this one", at_least(0));
-    training.each([&](std::string_view name, auto& value, const char* help, const auto&... checks) {
-      if (name != "lr") option(name.data(), value, help, checks...);
+    training.each([&](const std::string& name, auto& value, const auto&... rest) {
+      if (name != "lr") option(name.c_str(), value, rest...);
     });
     option("lr", lr, "learning rate (default: 0.002 for adam, 1 for sgd)", above(0));
   }
@@ -93,28 +89,15 @@ struct Continuation {
 /// The prefix and what the model writes after it.
 std::string continue_text(RecurrentLanguageModel& model, const Vocab& vocab, const Config& config,
                           const Continuation& options) {
-  const NoGrad no_grad;
   model.eval();
   const auto context = examples::read_line(config.texts, vocab, options.prefix, "--prefix");
   if (context.empty()) throw ValueError("--prefix: this model has to be given a word or more");
-  RecurrentLanguageModel::State
-      state;  // warm-up: the model reads the prefix but for its last token
-  const std::int64_t last = std::ssize(context) - 1;
-  if (last > 0) state = model(narrow(from_vector(context, {last + 1, 1}), 0, 0, last)).state;
-  const Tensor unknown = one_hot(full({}, 0, DType::i64), vocab.size());
-  const auto step = [&](const Tensor& token, const RecurrentLanguageModel::State& now) {
-    auto [scores, next] = model.step(token, now);
-    constexpr double never = -std::numeric_limits<double>::infinity();
-    return std::pair{masked_fill(scores, unknown, never), std::move(next)};
-  };
   Generator generator(options.seed);
-  auto found = sample_search(step, state, from_vector<std::int64_t>({context.back()}),
-                             {.max_length = std::max<std::int64_t>(options.length, 1)},
-                             options.sampling, generator);
-  found[0].tokens.resize(static_cast<std::size_t>(options.length));
+  const auto written =
+      model.generate(context, options.length, options.sampling, generator, {0});  // no <unk>
   const examples::Tokenizer tokenizer = config.texts.tokenizer();
   std::vector<std::string> tokens = tokenizer.line(options.prefix);
-  for (std::string& token : vocab.decode(found.at(0).tokens)) tokens.push_back(std::move(token));
+  for (std::string& token : vocab.decode(written)) tokens.push_back(std::move(token));
   return tokenizer.join(tokens);
 }
 
@@ -123,9 +106,7 @@ std::string continue_text(RecurrentLanguageModel& model, const Vocab& vocab, con
 std::unique_ptr<Optimizer> make_optimizer(const Config& config,
                                           const RecurrentLanguageModel& model) {
   if (config.optimizer == "sgd")
-    return std::make_unique<SGD>(
-        model.parameters(), SGDOptions{.lr = config.lr.value_or(1), .momentum = config.momentum});
-  if (config.momentum != 0) throw ValueError("--momentum is for --optimizer sgd; adam has its own");
+    return std::make_unique<SGD>(model.parameters(), SGDOptions{.lr = config.lr.value_or(1)});
   return std::make_unique<Adam>(model.parameters(), AdamOptions{.lr = config.lr.value_or(0.002)});
 }
 
@@ -142,10 +123,7 @@ int train(const Config& config, const Call& call, const examples::Checkpoint* sa
   examples::Training training(
       config.training, call, model, *optimizer,
       [&](examples::Checkpoint& file) {
-        NamedTensors states;
-        for_each_tensor(state,
-                        [&](Tensor& t) { states.emplace_back(std::to_string(states.size()), t); });
-        file.add("state", states);
+        file.add_state("state", state);
         file.add_text("vocabulary", corpus.vocab.to_text());
         file.add_number("corpus", std::ssize(corpus.train));
         file.add_values("config", config);
@@ -153,20 +131,17 @@ int train(const Config& config, const Call& call, const examples::Checkpoint* sa
       "tokens");
   if (saved) {
     training.go_on_from(*saved);
-    const NamedTensors states = saved->part("state");
     if (!config.same_windows(saved->values<Config>("config")) ||
         saved->number("corpus") != std::ssize(corpus.train)) {
       training.restart_epoch("the text or its windows changed");
-    } else if (!states.empty()) {
+    } else if (!saved->part("state").empty()) {  // in the middle of an epoch
       state = model.network.initial_state(config.training.batch);
-      std::size_t i = 0;
-      for_each_tensor(state, [&](Tensor& t) { t = states.at(i++).second; });
+      saved->load_state("state", state);
     }
   }
   const auto show = [&](const char* when) {
     if (call.quiet) return;
     fmt::print("\n{}:\n\n{}\n\n", when, continue_text(model, corpus.vocab, config, continuation));
-    std::fflush(stdout);
   };
   if (!call.quiet)
     fmt::print("{}: {} parameters. {} tokens of {} kinds.\n", config.network.name(),
@@ -195,13 +170,8 @@ int train(const Config& config, const Call& call, const examples::Checkpoint* sa
     return all;
   };
   const bool complete = training.run(windows, loss, metrics);
-  std::vector<std::pair<std::string, std::string>> curves{{"train_perplexity", "training"}};
-  if (!valid.empty()) curves.emplace_back("valid_perplexity", "validation");
-  training.plot({.title = config.network.name(),
-                 .x_label = "epoch",
-                 .y_label = "perplexity",
-                 .log_scale = true},
-                curves);
+  training.plot({.title = config.network.name(), .y_label = "perplexity", .log_scale = true},
+                {{"train_perplexity", "training"}, {"valid_perplexity", "validation"}});
   if (!complete) return training.exit_code();
 
   const NgramModel frequencies(corpus.train, 0, corpus.vocab.size(), 0.01);

@@ -156,7 +156,7 @@ int train(Config config, const examples::Call& call, const examples::Checkpoint*
         return examples::Metrics{{curve, score(bilstm, watched)[0].second},
                                  {curve + "_hmm", baseline.second}};
       });
-  training.plot({.title = curve, .x_label = "epoch", .y_label = baseline.first},
+  training.plot({.title = curve, .y_label = baseline.first},
                 {{curve, name}, {curve + "_hmm", "HMM"}});
   if (!complete) return training.exit_code();
 

@@ -192,7 +192,7 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
                                       targets.numel()};
       },
       [&] { return measure(part, dev.texts.empty() ? train_set : dev); });
-  training.plot({.title = "accuracy, " + part, .x_label = "epoch", .y_label = "accuracy"},
+  training.plot({.title = "accuracy, " + part, .y_label = "accuracy"},
                 {{part + "_accuracy", "GRU"}, {part + "_accuracy_bag", "bag of words"}});
   if (!complete) return training.exit_code();
 

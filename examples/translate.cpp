@@ -327,7 +327,6 @@ int train(const Config& config, const examples::Call& call, const examples::Chec
   std::vector<std::pair<std::string, std::string>> curves{{"train_loss", "training"}};
   if (held) curves.emplace_back("valid_loss", "validation");
   training.plot({.title = fmt::format("{}, attention {}", config.cell, config.attention),
-                 .x_label = "epoch",
                  .y_label = "loss per token"},
                 curves);
   if (!complete) return training.exit_code();

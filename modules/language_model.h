@@ -5,11 +5,13 @@
 #include <optional>
 #include <vector>
 
+#include "framework/random.h"
 #include "modules/any_cell.h"
 #include "modules/dropout.h"
 #include "modules/embedding.h"
 #include "modules/linear.h"
 #include "modules/recurrent.h"
+#include "modules/sampling.h"
 
 namespace unroll {
 
@@ -43,6 +45,13 @@ struct RecurrentLanguageModel : Module {
   /// log p(tokens[1], tokens[2], ... | tokens[0]), off the tape; 0 for less than two tokens. The
   /// model has to be in evaluation mode.
   double log_prob(const std::vector<std::int64_t>& tokens) const;
+  /// So many tokens that it writes after these, drawn as sample() does; none of them is one of
+  /// `never`. Off the tape; the model has to be in evaluation mode. Throws ValueError for no token
+  /// to go on from, a negative length, and options out of range.
+  std::vector<std::int64_t> generate(const std::vector<std::int64_t>& tokens, std::int64_t length,
+                                     const SamplingOptions& sampling = {},
+                                     Generator& generator = default_generator(),
+                                     const std::vector<std::int64_t>& never = {}) const;
 
   std::optional<Embedding> embedding;  ///< none: one-hot
   Recurrent<AnyCell> network;          ///< the layers

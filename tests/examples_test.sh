@@ -73,7 +73,7 @@ every_option_learns() {
   done <<'END'
 --dropout 0.1 --sampling random --batch 8 --steps 20 --lr 0.01 --epochs 12
 --clean letters --max-tokens 4000 --batch 8 --steps 20 --lr 0.01 --epochs 12
---optimizer sgd --lr 1 --momentum 0.5 --init uniform:0.3 --batch 8 --steps 20 --epochs 12
+--optimizer sgd --lr 1 --init uniform:0.3 --batch 8 --steps 20 --epochs 12
 --cell lstm --forget-bias 1 --lr 0.01 --lr-decay 0.5 --lr-decay-after 9 --batch 8 --epochs 12
 --level word --batch 4 --steps 10 --lr 0.01 --epochs 12
 --layers 2 --dropout 0.1 --batch 8 --steps 20 --lr 0.01 --epochs 15
@@ -170,7 +170,6 @@ mistakes_get_one_clear_error() {
   refuses 2 "--layers: must be at least 1, not 0" --layers 0
   refuses 1 "--init none: expected uniform:A or normal:S" --init none
   refuses 1 "--forget-bias is for --cell lstm, not gru" --forget-bias 1
-  refuses 1 "--momentum is for --optimizer sgd" --momentum 0.9
   refuses 1 "cannot write none/model: No such file or directory" --save none/model
   refuses 1 "cannot read 'none'" generate --load none
   refuses 1 "cannot read 'short.txt'" generate --load short.txt

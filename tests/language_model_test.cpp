@@ -2,6 +2,7 @@
 
 #include "modules/language_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -70,7 +71,36 @@ TEST_CASE("language model: log p of a text is the sum over its tokens but the fi
   CHECK(model.log_prob({}) == 0.0);
 }
 
+TEST_CASE("language model: writes on from tokens, without those that it must not") {
+  manual_seed(83);
+  RecurrentLanguageModel model(7, {.hidden_size = 4});
+  model.eval();
+  const std::vector<std::int64_t> text{3, 1, 6};
+  std::vector<std::int64_t> best = text;  // by arg-max, from all tokens so far
+  for (int i = 0; i < 5; ++i) {
+    const Tensor logits =
+        model(from_vector(best, {static_cast<std::int64_t>(best.size()), 1})).outputs[-1];
+    best.push_back(static_cast<std::int64_t>(argmax(logits, 1).item()));
+  }
+  CHECK(model.generate(text, 5, {.temperature = 0}) ==
+        std::vector<std::int64_t>(best.begin() + 3, best.end()));
+
+  Generator one(4), same(4), other(5);
+  const auto drawn = model.generate({2}, 200, {}, one, {0, 5});
+  CHECK(drawn.size() == 200);
+  CHECK(drawn == model.generate({2}, 200, {}, same, {0, 5}));
+  CHECK(drawn != model.generate({2}, 200, {}, other, {0, 5}));
+  for (const std::int64_t token : {0, 1, 2, 3, 4, 5, 6})
+    CHECK((std::count(drawn.begin(), drawn.end(), token) > 0) == (token != 0 && token != 5));
+  CHECK(model.generate({2}, 0).empty());
+}
+
 TEST_CASE("language model: mistakes are named") {
+  const RecurrentLanguageModel model(7, {.hidden_size = 4});
+  CHECK_THROWS_WITH_AS(model.generate({}, 3), "generate: needs a token or more to go on from",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(model.generate({2}, -1), "generate: length must be 0 or more, but is -1",
+                       ValueError);
   CHECK_THROWS_WITH_AS(RecurrentLanguageModel(7, {.hidden_size = 0}),
                        "GRUCell: sizes are at least 1, but input_size is 7 and hidden_size is 0",
                        ValueError);

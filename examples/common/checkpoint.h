@@ -8,6 +8,7 @@
 #include "examples/common/options.h"
 #include "framework/check.h"
 #include "framework/checkpoint.h"
+#include "framework/for_each_tensor.h"
 
 namespace examples {
 
@@ -24,6 +25,25 @@ class Checkpoint : public unroll::Checkpoint {
   /// A vocabulary, as text. Throws FileError if there is none, or if it is damaged.
   unroll::Vocab vocab(const std::string& key) const {
     return unroll::Vocab::from_text(text(key), path());
+  }
+  /// The tensors of a state, which may be none. Loading throws FileError for another number of
+  /// them.
+  template <class State>
+  void add_state(const std::string& key, State state) {
+    unroll::NamedTensors tensors;
+    unroll::for_each_tensor(
+        state, [&](unroll::Tensor& t) { tensors.emplace_back(std::to_string(tensors.size()), t); });
+    add(key, tensors);
+  }
+  template <class State>
+  void load_state(const std::string& key, State& state) const {
+    const unroll::NamedTensors tensors = part(key);
+    std::size_t i = 0;
+    unroll::for_each_tensor(state, [&](unroll::Tensor& t) {
+      if (i < tensors.size()) t = tensors[i].second;
+      ++i;
+    });
+    if (i != tensors.size()) throw unroll::FileError(path() + ": the " + key + " is damaged");
   }
   /// Which program a file is of. Throws FileError for one of another.
   void add_program(const std::string& name) { add_text("program", name); }

@@ -125,9 +125,12 @@ void Training::plot(
     const PlotOptions& options,
     const std::vector<std::pair<std::string, std::string>>& names_and_titles) const {
   if (options_.plot.empty() || epochs() == 0) return;
+  PlotOptions over_epochs = options;
+  over_epochs.x_label = "epoch";
   std::vector<Curve> curves;
-  for (const auto& [name, title] : names_and_titles) curves.push_back({title, curve(name)});
-  plot_svg(options_.plot, options, curves);
+  for (const auto& [name, title] : names_and_titles)
+    if (so_far_.curves.contains(name)) curves.push_back({title, curve(name)});
+  plot_svg(options_.plot, over_epochs, curves);
 }
 
 }  // namespace examples

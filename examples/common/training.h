@@ -105,7 +105,7 @@ class Training {
   /// The last line of the log: "final", the number of parameters, and these.
   void log_final(const Metrics& metrics);
   /// Curves, by name and title, over the epochs as a picture, if one is wanted and there is
-  /// something to see.
+  /// something to see. A name that no metric has is left out.
   void plot(const PlotOptions& options,
             const std::vector<std::pair<std::string, std::string>>& names_and_titles) const;
 
