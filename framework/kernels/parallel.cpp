@@ -39,6 +39,33 @@ std::atomic<int>& thread_count() {
   return count;
 }
 
+/// What this thread does with denormals: bits of its floating-point control register, kFlush to
+/// flush them to zero. Writing the register takes much longer than reading it.
+#if defined(__x86_64__)
+constexpr unsigned kFlush = 0x8040;  // MXCSR: results are flushed to zero, operands read as zero
+unsigned denormal_mode() { return _mm_getcsr() & kFlush; }
+void set_denormal_mode(unsigned mode) {
+  const unsigned now = _mm_getcsr();
+  if ((now & kFlush) != mode) _mm_setcsr((now & ~kFlush) | mode);
+}
+#elif defined(__aarch64__)
+constexpr unsigned kFlush = 1u << 24;  // FPCR: this bit does both
+std::uint64_t fpcr() {
+  std::uint64_t value;
+  __asm__ __volatile__("mrs %0, fpcr" : "=r"(value));
+  return value;
+}
+unsigned denormal_mode() { return static_cast<unsigned>(fpcr()) & kFlush; }
+void set_denormal_mode(unsigned mode) {
+  const std::uint64_t now = fpcr(), wanted = (now & ~std::uint64_t{kFlush}) | mode;
+  if (now != wanted) __asm__ __volatile__("msr fpcr, %0" : : "r"(wanted));
+}
+#else
+constexpr unsigned kFlush = 0;
+unsigned denormal_mode() { return 0; }
+void set_denormal_mode(unsigned) {}
+#endif
+
 /// True while a job runs, and for ever once the pool is gone at the end of the program. Whoever
 /// finds it true does its work alone: this serves nested calls and other threads alike.
 constinit std::atomic<bool> pool_taken = false;
@@ -71,6 +98,7 @@ class Pool {
     chunks_ = chunks;
     call_ = call;
     context_ = context;
+    denormal_mode_ = denormal_mode();
     error_ = nullptr;
     finished_.store(0, std::memory_order_relaxed);
     // Sequentially consistent, as is the worker's own pair of accesses: either the worker sees the
@@ -112,6 +140,7 @@ class Pool {
                                                std::memory_order_acq_rel,
                                                std::memory_order_acquire));
     // From here on the job cannot end, and its fields cannot change, before finished_ is raised.
+    set_denormal_mode(denormal_mode_);  // so that it does not matter which thread does what
     const std::int64_t size = (end_ - begin_) / chunks_, rest = (end_ - begin_) % chunks_;
     const std::int64_t first = begin_ + chunk * size + (chunk < rest ? chunk : rest);
     try {
@@ -127,7 +156,6 @@ class Pool {
   bool idle() const { return (unclaimed_.load() & kChunkMask) == 0 && !stop_.load(); }
 
   void serve(int own) {
-    const kernels::FlushDenormals flush;
     while (!stop_.load(std::memory_order_relaxed)) {
       for (int spins = 0; spins < kSpins && idle(); ++spins) relax();
       if (idle()) {
@@ -175,6 +203,7 @@ class Pool {
   int chunks_ = 0;
   void (*call_)(void*, std::int64_t, std::int64_t) = nullptr;
   void* context_ = nullptr;
+  unsigned denormal_mode_ = 0;  ///< of the thread that asks
   std::exception_ptr error_;
 };
 
@@ -197,34 +226,8 @@ int num_threads() { return thread_count().load(); }
 
 namespace kernels {
 
-#if defined(__x86_64__)
-// MXCSR: bit 15 flushes results to zero, bit 6 reads operands as zero.
-FlushDenormals::FlushDenormals() : saved_(_mm_getcsr()) {
-  constexpr unsigned kFlush = 0x8040;
-  if ((saved_ & kFlush) != kFlush) _mm_setcsr(saved_ | kFlush);
-}
-FlushDenormals::~FlushDenormals() {
-  constexpr unsigned kFlush = 0x8040;
-  if ((saved_ & kFlush) != kFlush) _mm_setcsr((_mm_getcsr() & ~kFlush) | (saved_ & kFlush));
-}
-#elif defined(__aarch64__)
-// FPCR: bit 24 does both.
-namespace {
-constexpr std::uint64_t kFlush = 1u << 24;
-std::uint64_t fpcr() {
-  std::uint64_t value;
-  __asm__ __volatile__("mrs %0, fpcr" : "=r"(value));
-  return value;
-}
-void set_fpcr(std::uint64_t value) { __asm__ __volatile__("msr fpcr, %0" : : "r"(value)); }
-}  // namespace
-FlushDenormals::FlushDenormals() : saved_(static_cast<unsigned>(fpcr() & kFlush)) {
-  if (!saved_) set_fpcr(fpcr() | kFlush);
-}
-FlushDenormals::~FlushDenormals() {
-  if (!saved_) set_fpcr(fpcr() & ~kFlush);
-}
-#endif
+FlushDenormals::FlushDenormals() : saved_(denormal_mode()) { set_denormal_mode(kFlush); }
+FlushDenormals::~FlushDenormals() { set_denormal_mode(saved_); }
 
 void detail::parallel_run(std::int64_t begin, std::int64_t end, std::int64_t grain, bool wake,
                           void (*call)(void*, std::int64_t, std::int64_t), void* context) {
