@@ -7,13 +7,20 @@
 #include <numbers>
 #include <numeric>
 
+#include "framework/autograd.h"
 #include "framework/check.h"
+#include "framework/ops.h"
 
 namespace unroll {
 namespace {
 
 void require(bool good, const char* where, const std::string& what) {
   if (!good) throw ValueError(fmt::format("{}: {}", where, what));
+}
+
+void require_time(std::int64_t first, std::int64_t least, std::span<const double> series) {
+  require(first >= least && first < std::ssize(series), "rolling_forecasts",
+          fmt::format("the first time must be in [{}, {}), not {}", least, series.size(), first));
 }
 
 double dot(const std::vector<double>& a, const std::vector<double>& b) {
@@ -91,6 +98,42 @@ std::vector<double> mackey_glass(std::int64_t length, std::int64_t delay, std::i
   std::vector<double> values;
   for (std::int64_t t = 0; t < length; ++t) values.push_back(at(warm_up + t * interval * per_unit));
   return values;
+}
+
+StandardScaler::StandardScaler(std::span<const double> series) {
+  require(!series.empty(), "StandardScaler", "the series has no values");
+  const auto same = [&](double value) { return value == series[0]; };
+  require(!std::all_of(series.begin(), series.end(), same), "StandardScaler",
+          fmt::format("the {} values are all the same", series.size()));
+  const auto n = static_cast<double>(series.size());
+  double variance = 0.0;
+  for (const double value : series) mean += value / n;
+  for (const double value : series) variance += std::pow(value - mean, 2) / n;
+  std = std::sqrt(variance);
+  require(std > 0 && std::isfinite(std), "StandardScaler",
+          fmt::format("the standard deviation of the values is {}", std));
+}
+
+std::vector<double> StandardScaler::transform(std::span<const double> series) const {
+  std::vector<double> scaled;
+  for (const double value : series) scaled.push_back((value - mean) / std);
+  return scaled;
+}
+
+Tensor StandardScaler::inverse(const Tensor& z) const { return z * std + mean; }
+
+Tensor sliding_windows(std::span<const double> series, std::int64_t length) {
+  require(length >= 1, "sliding_windows",
+          fmt::format("the length must be at least 1, not {}", length));
+  require(std::ssize(series) >= length, "sliding_windows",
+          fmt::format("windows of {} values in a series of {}", length, series.size()));
+  const std::int64_t n = std::ssize(series) - length + 1;
+  std::vector<float> values;
+  for (std::int64_t t = 0; t < length; ++t) {
+    const auto row = series.subspan(static_cast<std::size_t>(t), static_cast<std::size_t>(n));
+    for (const double value : row) values.push_back(static_cast<float>(value));
+  }
+  return from_vector(values, {length, n});
 }
 
 std::vector<double> Autoregression::forecast(std::span<const double> history,
@@ -174,6 +217,60 @@ std::vector<double> MarkovChain::forecast(double value, std::int64_t steps) cons
     values.push_back(m[static_cast<std::size_t>(state(value))]);
   }
   return values;
+}
+
+Tensor rolling_forecasts(
+    std::span<const double> series, std::int64_t first,
+    const std::function<std::vector<double>(std::span<const double>)>& forecast) {
+  const std::int64_t rows = std::ssize(series) - first;
+  require_time(first, 0, series);
+  std::vector<double> values;
+  std::size_t horizon = 0;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const auto next = forecast(series.first(static_cast<std::size_t>(first + i + 1)));
+    if (i == 0) horizon = next.size();
+    require(next.size() == horizon, "rolling_forecasts",
+            fmt::format("forecast {} is of {} values, those before it are of {}", i, next.size(),
+                        horizon));
+    values.insert(values.end(), next.begin(), next.end());
+  }
+  return from_vector(values, {rows, static_cast<std::int64_t>(horizon)});
+}
+
+Tensor rolling_forecasts(std::span<const double> series, std::int64_t first, std::int64_t steps,
+                         const std::function<Tensor(const Tensor& windows)>& forecast) {
+  require(steps >= 1, "rolling_forecasts", fmt::format("windows of {} values", steps));
+  require_time(first, steps - 1, series);
+  const NoGrad no_grad;
+  const auto read = series.subspan(static_cast<std::size_t>(first + 1 - steps));
+  std::vector<Tensor> rows;
+  for (const Tensor& windows : split(sliding_windows(read, steps), 1000, 1)) {
+    rows.push_back(forecast(windows));
+    if (rows.back().dim() != 2 || rows.back().size(0) != windows.size(1))
+      throw ShapeError(fmt::format("rolling_forecasts: {} windows have forecasts of shape {}",
+                                   windows.size(1), to_string(rows.back().shape())));
+  }
+  return concatenate(rows).to(DType::f64);
+}
+
+std::vector<double> rolling_rmse(std::span<const double> series, const Tensor& forecasts) {
+  if (forecasts.dtype() != DType::f64)
+    throw DTypeError("rolling_rmse: the forecasts are of " + to_string(forecasts.dtype()));
+  if (forecasts.dim() != 2 || forecasts.size(1) < 1 || forecasts.size(0) < forecasts.size(1))
+    throw ShapeError("rolling_rmse: forecasts [N, horizon] with N >= horizon >= 1, not " +
+                     to_string(forecasts.shape()));
+  const std::int64_t rows = forecasts.size(0), horizon = forecasts.size(1);
+  require(std::ssize(series) > rows, "rolling_rmse",
+          fmt::format("{} forecasts for a series of {} values", rows, series.size()));
+  const std::int64_t count = rows - horizon + 1;
+  const auto last = series.last(static_cast<std::size_t>(count));
+  const Tensor targets = from_vector(std::vector<double>(last.begin(), last.end()));
+  std::vector<double> errors;
+  for (std::int64_t k = 1; k <= horizon; ++k) {
+    const Tensor made = narrow(select(forecasts, 1, k - 1), 0, horizon - k, count);
+    errors.push_back(std::sqrt(mse_loss(made, targets).item()));
+  }
+  return errors;
 }
 
 }  // namespace unroll

@@ -11,7 +11,6 @@
 
 #include <cmath>
 #include <functional>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -146,16 +145,10 @@ class Contest {
   template <class Network>
   void add(const std::string& name) {
     const LanguageModel<Network> model(config, vocab.size());
-    comparison.add({.name = name,
-                    .model = model,
-                    .optimizer = std::make_shared<Adam>(model.parameters(),
-                                                        AdamOptions{.lr = config.training.lr}),
-                    .loss =
-                        [=](const Batch& batch) {
-                          typename Network::State state;
-                          return cross_entropy(model(batch.x, state), batch.y);
-                        },
-                    .clip = config.training.clip});
+    comparison.add({.name = name, .model = model, .loss = [=](const Batch& batch) {
+                      typename Network::State state;
+                      return cross_entropy(model(batch.x, state), batch.y);
+                    }});
     writers.push_back([=, this](const std::string& prefix, std::int64_t length) {
       if (prefix.empty()) throw ValueError("--prefix: a character or more to continue");
       Generator generator(config.training.seed);

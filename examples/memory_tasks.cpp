@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -159,13 +158,9 @@ class Contest {
   template <class Network>
   void add(const std::string& name, const Network& network) {
     const Model<Network> model(network, task);
-    comparison.add(
-        {.name = name,
-         .model = model,
-         .optimizer =
-             std::make_shared<Adam>(model.parameters(), AdamOptions{.lr = config.training.lr}),
-         .loss = [=, this](const Batch& batch) { return task.loss(model(batch.x), batch); },
-         .clip = config.training.clip});
+    comparison.add({.name = name, .model = model, .loss = [=, this](const Batch& batch) {
+                      return task.loss(model(batch.x), batch);
+                    }});
     outputs.push_back([=](const Tensor& xs) { return model(xs); });
   }
 

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "framework/autograd.h"
-#include "framework/internal.h"
+#include "optim/internal.h"
 
 namespace unroll {
 
@@ -13,13 +13,8 @@ EMA::EMA(std::vector<Tensor> parameters, double decay)
     : parameters_(std::move(parameters)), decay_(decay) {
   if (!(decay >= 0.0 && decay <= 1.0))
     fail<ValueError>("EMA: decay must be in [0, 1], but is {}", decay);
-  if (parameters_.empty()) fail<ValueError>("EMA: there are no parameters");
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    if (!parameters_[i].defined()) fail<ValueError>("EMA: parameter {} is undefined", i);
-    if (!is_floating(parameters_[i].dtype()))
-      fail<ValueError>("EMA: parameter {} is of {}", i, parameters_[i].dtype());
-    averages_.push_back(parameters_[i].detach().clone());
-  }
+  detail::require_floating("EMA", parameters_);
+  for (const Tensor& parameter : parameters_) averages_.push_back(parameter.detach().clone());
 }
 
 void EMA::update() {

@@ -20,6 +20,17 @@ inline void require_below_one(const char* optimizer, const char* option, double 
     fail<ValueError>("{}: {} must be in [0, 1), but is {}", optimizer, option, number);
 }
 
+/// Throws ValueError when there are no parameters, and for one that is undefined or not
+/// floating-point.
+inline void require_floating(const char* what, const std::vector<Tensor>& parameters) {
+  if (parameters.empty()) fail<ValueError>("{}: there are no parameters", what);
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    if (!parameters[i].defined()) fail<ValueError>("{}: parameter {} is undefined", what, i);
+    if (!is_floating(parameters[i].dtype()))
+      fail<ValueError>("{}: parameter {} is of {}", what, i, parameters[i].dtype());
+  }
+}
+
 /// f(n, w, g, b): n elements of a parameter, of its gradient and, in the order of `buffers`, of its
 /// buffers (three at most). Large parameters are shared between threads.
 template <class F>

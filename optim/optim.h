@@ -1,9 +1,10 @@
 #pragma once
-/// Optimizers, clipping, schedules and averages.
+/// Optimizers, clipping, schedules, averages and the best weights.
 
 #include "optim/adadelta.h"
 #include "optim/adagrad.h"
 #include "optim/adam.h"
+#include "optim/best_weights.h"
 #include "optim/clip.h"
 #include "optim/ema.h"
 #include "optim/lr_scheduler.h"

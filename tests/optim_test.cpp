@@ -624,3 +624,47 @@ TEST_CASE("ema: what cannot be averaged is refused") {
   CHECK_THROWS_WITH_AS(EMA({zeros({1})}, 1.5), "EMA: decay must be in [0, 1], but is 1.5",
                        ValueError);
 }
+
+// --- The best weights ---------------------------------------------------------------------------
+
+TEST_CASE("best weights: those of the least error come back") {
+  const Bowl bowl;
+  const Tensor first = bowl.b.detach().clone();
+  BestWeights best(bowl.parameters());
+  CHECK(best.error() == std::numeric_limits<double>::infinity());
+  bowl.b.detach().fill_(1);
+  best.restore();
+  CHECK(max_difference(bowl.b, first) == 0.0);
+
+  const auto after = [&](double value, double error) {
+    bowl.b.detach().fill_(value);
+    return best.update(error);
+  };
+  CHECK(after(1, 0.5));
+  CHECK(after(2, 0.25));
+  CHECK_FALSE(after(3, 0.25));
+  CHECK_FALSE(after(4, 0.75));
+  CHECK_FALSE(after(5, std::numeric_limits<double>::quiet_NaN()));
+  CHECK(best.error() == 0.25);
+  best.restore();
+  CHECK(bowl.b.is_leaf());
+  CHECK(bowl.b.requires_grad());
+  CHECK(max_difference(bowl.b, full(bowl.b.shape(), 2, bowl.b.dtype())) == 0.0);
+
+  const Bowl copy;
+  BestWeights other(copy.parameters());
+  other.load_state_dict(best.state_dict());
+  CHECK(other.error() == 0.25);
+  other.restore();
+  CHECK(max_difference(copy.b, bowl.b) == 0.0);
+  NamedTensors state = best.state_dict();
+  state.pop_back();
+  CHECK_THROWS_WITH_AS(other.load_state_dict(state),
+                       "load_state_dict: BestWeights: the state does not fit:\n  error: missing",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(BestWeights({}), "BestWeights: there are no parameters", ValueError);
+  CHECK_THROWS_WITH_AS(BestWeights({Tensor()}), "BestWeights: parameter 0 is undefined",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(BestWeights({zeros({1}, DType::i64)}), "BestWeights: parameter 0 is of i64",
+                       ValueError);
+}

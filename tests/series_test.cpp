@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "data/series.h"
+#include "framework/autograd.h"
 #include "framework/check.h"
+#include "framework/ops.h"
 
 using namespace unroll;
 
@@ -142,4 +144,85 @@ TEST_CASE("a Markov chain counts transitions") {
   CHECK_THROWS_WITH_AS(MarkovChain(x, 2, 0), "MarkovChain: epsilon must be above 0, not 0",
                        ValueError);
   CHECK_THROWS_WITH_AS(chain.forecast(0, -1), "MarkovChain: -1 steps", ValueError);
+}
+
+TEST_CASE("a series is brought to mean 0 and standard deviation 1, and back") {
+  const Values x{1, 3, 1, 3, 7};
+  const StandardScaler scaler{std::span(x).first(4)};
+  CHECK(scaler.mean == doctest::Approx(2));
+  CHECK(scaler.std == doctest::Approx(1));
+  const Values z = scaler.transform(x);
+  for (std::size_t t = 0; t < x.size(); ++t) {
+    CHECK(z[t] == doctest::Approx(x[t] - 2));
+    CHECK(scaler.inverse(z[t]) == doctest::Approx(x[t]));
+  }
+  CHECK(scaler.inverse(from_vector(z))[4].item() == doctest::Approx(7));
+  CHECK(StandardScaler().transform(x) == x);
+  CHECK_THROWS_WITH_AS(StandardScaler(Values{}), "StandardScaler: the series has no values",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(StandardScaler(Values(10, 0.1)),
+                       "StandardScaler: the 10 values are all the same", ValueError);
+  CHECK_THROWS_WITH_AS(StandardScaler(Values{-1e200, 1e200}),
+                       "StandardScaler: the standard deviation of the values is inf", ValueError);
+}
+
+TEST_CASE("windows that slide over a series") {
+  const Values x{1, 2, 3, 4, 5};
+  const Tensor windows = sliding_windows(x, 3);
+  CHECK(windows.shape() == Shape{3, 3});
+  CHECK(windows.to_vector<float>() == std::vector<float>{1, 2, 3, 2, 3, 4, 3, 4, 5});
+  CHECK(sliding_windows(x, 5).shape() == Shape{5, 1});
+  CHECK(sliding_windows(x, 1).shape() == Shape{1, 5});
+  CHECK_THROWS_WITH_AS(sliding_windows(x, 0),
+                       "sliding_windows: the length must be at least 1, not 0", ValueError);
+  CHECK_THROWS_WITH_AS(sliding_windows(x, 6),
+                       "sliding_windows: windows of 6 values in a series of 5", ValueError);
+}
+
+TEST_CASE("forecasts from a rolling origin, and their errors") {
+  const Values x{1, 2, 4, 8, 16, 32};
+  const auto persistence = [](std::span<const double> known) { return Values(2, known.back()); };
+  const Tensor forecasts = rolling_forecasts(std::span(x).first(5), 1, persistence);
+  CHECK(forecasts.dtype() == DType::f64);
+  CHECK(forecasts.shape() == Shape{4, 2});
+  CHECK(forecasts.to_vector<double>() == Values{2, 2, 4, 4, 8, 8, 16, 16});
+  // The targets are 8, 16 and 32; one step before them there was 4, 8, 16, two steps 2, 4, 8.
+  const Values errors = rolling_rmse(x, forecasts);
+  REQUIRE(errors.size() == 2);
+  CHECK(errors[0] == doctest::Approx(std::sqrt((16. + 64 + 256) / 3)));
+  CHECK(errors[1] == doctest::Approx(std::sqrt((36. + 144 + 576) / 3)));
+
+  // The same by a model of windows: its last row is what it knows last.
+  const auto last_row = [](const Tensor& windows) {
+    CHECK(windows.size(0) == 2);
+    CHECK_FALSE(grad_enabled());
+    return stack({windows[-1], windows[-1]}, 1);
+  };
+  const Tensor same = rolling_forecasts(std::span(x).first(5), 1, 2, last_row);
+  CHECK(same.dtype() == DType::f64);
+  CHECK(same.to_vector<double>() == forecasts.to_vector<double>());
+  // More of them than one batch has.
+  const Tensor many = rolling_forecasts(Values(2500, 1.0), 1, 2, last_row);
+  CHECK(many.shape() == Shape{2499, 2});
+
+  CHECK_THROWS_WITH_AS(rolling_forecasts(x, 6, persistence),
+                       "rolling_forecasts: the first time must be in [0, 6), not 6", ValueError);
+  CHECK_THROWS_WITH_AS(rolling_forecasts(x, -1, persistence),
+                       "rolling_forecasts: the first time must be in [0, 6), not -1", ValueError);
+  CHECK_THROWS_WITH_AS(rolling_forecasts(x, 0, 2, last_row),
+                       "rolling_forecasts: the first time must be in [1, 6), not 0", ValueError);
+  CHECK_THROWS_WITH_AS(rolling_forecasts(x, 0, 0, last_row),
+                       "rolling_forecasts: windows of 0 values", ValueError);
+  CHECK_THROWS_WITH_AS(
+      rolling_forecasts(x, 0, [](std::span<const double> known) { return Values(known.size()); }),
+      "rolling_forecasts: forecast 1 is of 2 values, those before it are of 1", ValueError);
+  CHECK_THROWS_WITH_AS(rolling_forecasts(x, 1, 2, [](const Tensor& windows) { return windows; }),
+                       "rolling_forecasts: 5 windows have forecasts of shape (2, 5)", ShapeError);
+  CHECK_THROWS_WITH_AS(rolling_rmse(x, zeros({4, 2})), "rolling_rmse: the forecasts are of f32",
+                       DTypeError);
+  CHECK_THROWS_WITH_AS(rolling_rmse(x, zeros({2, 3}, DType::f64)),
+                       "rolling_rmse: forecasts [N, horizon] with N >= horizon >= 1, not (2, 3)",
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(rolling_rmse(x, zeros({6, 2}, DType::f64)),
+                       "rolling_rmse: 6 forecasts for a series of 6 values", ValueError);
 }

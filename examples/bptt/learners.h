@@ -82,8 +82,8 @@ void add(examples::Comparison& comparison, const std::string& name, const Adder<
          std::shared_ptr<Optimizer> optimizer, double clip) {
   comparison.add({.name = name,
                   .model = model,
-                  .optimizer = std::move(optimizer),
                   .loss = [=](const Batch& batch) { return mse_loss(model(batch.x), batch.y); },
+                  .optimizer = std::move(optimizer),
                   .clip = clip});
 }
 

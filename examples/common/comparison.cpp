@@ -8,19 +8,43 @@
 #include <limits>
 #include <utility>
 
+#include "framework/autograd.h"
 #include "framework/memory.h"
+#include "optim/adam.h"
 #include "optim/clip.h"
 
 namespace examples {
 
 Comparison::Comparison(const TrainingOptions& options, std::int64_t batches, const Call& call)
-    : batches_(batches), loop_(options, call) {}
+    : options_(options), batches_(batches), loop_(options, call) {}
+
+void Comparison::add(Learner learner) {
+  const std::vector<unroll::Tensor> parameters = learner.model.parameters();
+  if (!learner.optimizer)
+    learner.optimizer =
+        std::make_shared<unroll::Adam>(parameters, unroll::AdamOptions{.lr = options_.lr});
+  if (learner.validate) learner.best.emplace(parameters);
+  learners_.push_back(std::move(learner));
+}
 
 void Comparison::load(const Checkpoint& saved) {
   for (Learner& learner : learners_) {
     learner.curve = saved.values<LearningCurve>(learner.name + "_curve");
     saved.load(learner.name, learner.model);
+    if (learner.best) saved.load(learner.name + "_best", *learner.best);
   }
+}
+
+std::size_t Comparison::use_best() {
+  const auto error = [&](std::size_t i) {
+    return learners_[i].best ? learners_[i].best->error() : std::numeric_limits<double>::infinity();
+  };
+  std::size_t least = 0;
+  for (std::size_t i = 0; i < learners_.size(); ++i) {
+    if (learners_[i].best) learners_[i].best->restore();
+    if (error(i) < error(least)) least = i;
+  }
+  return least;
 }
 
 void Comparison::go_on_from(const Checkpoint& saved) {
@@ -51,6 +75,7 @@ bool Comparison::run(const std::function<Batch()>& make_batch,
                           for (const Learner& learner : learners_) {
                             file.add_values(learner.name + "_curve", learner.curve);
                             file.add(learner.name, learner.model);
+                            if (learner.best) file.add(learner.name + "_best", *learner.best);
                             file.add(learner.name + "_optimizer", *learner.optimizer);
                           }
                         }});
@@ -67,8 +92,9 @@ void Comparison::learn(Learner& learner, const Batch& batch) const {
   const unroll::Tensor loss = learner.loss(batch);
   optimizer.zero_grad();
   loss.backward();
-  const double limit = learner.clip > 0 ? learner.clip : std::numeric_limits<double>::infinity();
-  const double norm = unroll::clip_grad_norm(optimizer.parameters(), limit);
+  const double clip = learner.clip.value_or(options_.clip);
+  const double norm = unroll::clip_grad_norm(
+      optimizer.parameters(), clip > 0 ? clip : std::numeric_limits<double>::infinity());
   curve.diverged = !std::isfinite(loss.item()) || !std::isfinite(norm);
   if (curve.diverged) return;
   optimizer.step();
@@ -80,6 +106,14 @@ void Comparison::learn(Learner& learner, const Batch& batch) const {
   curve.byte_sum += static_cast<double>(unroll::pool_stats().peak_in_use - before);
 }
 
+void Comparison::validate(Learner& learner) const {
+  const unroll::NoGrad no_grad;
+  learner.model.eval();
+  learner.curve.valid.push_back(learner.validate());
+  learner.best->update(learner.curve.valid.back());
+  learner.model.train();
+}
+
 void Comparison::finish_epoch(Json& line) {
   for (Learner& learner : learners_) {
     LearningCurve& curve = learner.curve;
@@ -89,10 +123,13 @@ void Comparison::finish_epoch(Json& line) {
       curve.seconds.push_back((curve.seconds.empty() ? 0 : curve.seconds.back()) + curve.elapsed);
       curve.norm.push_back(curve.largest_norm);
       curve.bytes = curve.byte_sum / steps;
+      if (learner.validate) validate(learner);
     }
     line[learner.name + "_loss"] = curve.diverged ? Json() : Json(curve.loss.back());
     line[learner.name + "_norm"] = curve.diverged ? Json() : Json(curve.norm.back());
     line[learner.name + "_seconds"] = curve.seconds.empty() ? Json() : Json(curve.seconds.back());
+    if (learner.validate)
+      line[learner.name + "_valid"] = curve.diverged ? Json() : Json(curve.valid.back());
   }
 }
 

@@ -15,6 +15,7 @@
 #include "examples/common/training.h"
 #include "framework/tensor.h"
 #include "modules/module.h"
+#include "optim/best_weights.h"
 #include "optim/optimizer.h"
 
 namespace examples {
@@ -28,6 +29,7 @@ struct LearningCurve {
   std::vector<double> loss;     ///< the mean of each complete epoch
   std::vector<double> seconds;  ///< for how long it has learned when the epoch ends
   std::vector<double> norm;     ///< the largest norm of the gradient, before clipping, in the epoch
+  std::vector<double> valid;    ///< Learner::validate after the epoch, if there is one
   double bytes = 0;             ///< memory that a step took at its peak, the mean of the last epoch
   bool diverged = false;        ///< the loss was not finite any more, and learning ended
 
@@ -37,6 +39,7 @@ struct LearningCurve {
   template <class F>
   void each(F&& field) {
     field("loss", loss), field("seconds", seconds), field("norm", norm), field("bytes", bytes);
+    field("valid", valid);
     field("diverged", diverged), field("steps", steps), field("loss_sum", loss_sum);
     field("largest_norm", largest_norm), field("byte_sum", byte_sum), field("elapsed", elapsed);
   }
@@ -46,10 +49,12 @@ struct LearningCurve {
 struct Learner {
   std::string name;
   unroll::Module model;  ///< a handle, for the parameters
-  std::shared_ptr<unroll::Optimizer> optimizer;
   std::function<unroll::Tensor(const Batch&)> loss;
-  double clip = 0;  ///< largest norm of the gradient; 0: any
+  std::function<double()> validate{};  ///< an error on other data, to choose an epoch by
+  std::shared_ptr<unroll::Optimizer> optimizer{};  ///< default: Adam with --lr
+  std::optional<double> clip{};  ///< largest norm of the gradient, 0: any; default: --clip
   LearningCurve curve{};
+  std::optional<unroll::BestWeights> best{};  ///< by validate()
 };
 
 /// Trains learners in step: each batch is made once and seen by all. They are saved together, once
@@ -60,7 +65,7 @@ class Comparison {
   /// An epoch are so many batches. Throws FileError for files that cannot be written.
   Comparison(const TrainingOptions& options, std::int64_t batches, const Call& call);
 
-  void add(Learner learner) { learners_.push_back(std::move(learner)); }
+  void add(Learner learner);
   const std::vector<Learner>& learners() const { return learners_; }
   /// Per epoch.
   std::int64_t batches() const { return batches_; }
@@ -68,6 +73,9 @@ class Comparison {
   void load(const Checkpoint& saved);
   /// The same, to go on with its training. Throws ValueError if all epochs are done.
   void go_on_from(const Checkpoint& saved);
+
+  /// Gives those that validate the weights of their best epoch; returns the place of the best.
+  std::size_t use_best();
 
   /// All epochs that are left, or until Ctrl-C. `describe` adds to a file what it takes to make the
   /// learners again. Returns whether all is done; otherwise it has said how to go on.
@@ -81,9 +89,11 @@ class Comparison {
 
  private:
   void learn(Learner& learner, const Batch& batch) const;
+  void validate(Learner& learner) const;
   void finish_epoch(Json& line);
   std::string status() const;
 
+  TrainingOptions options_;
   std::int64_t batches_;
   std::vector<Learner> learners_;
   EpochLoop loop_;

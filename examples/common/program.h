@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "framework/check.h"
+
 namespace examples {
 
 /// Parses the arguments (without the program's name), calls `body` and returns its result, the exit
@@ -28,6 +30,16 @@ void require_writable(const std::string& path);
 /// gets the number of its line.
 void for_each_line(const std::vector<std::string>& given,
                    const std::function<void(const std::string&, const std::string&)>& f);
+
+/// What f() returns. A ValueError gets the name of what was wrong, such as a file, in front of it.
+template <class F>
+auto naming(const std::string& what, const F& f) {
+  try {
+    return f();
+  } catch (const unroll::ValueError& error) {
+    throw unroll::ValueError(what + ": " + error.what());
+  }
+}
 
 /// "warning: ..." on stderr.
 void warn(const std::string& message);

@@ -94,8 +94,9 @@ class TrainingProgram {
 
   /// Parses and calls `learn(config, call, saved)`, which returns the exit code, or, for the other
   /// commands, `use(command, saved)`.
-  /// With --load the configuration is that of the file, and options that are given count more; it
-  /// is a ValueError if one of the options `fixed`, which make the model what it is, differs.
+  /// The configuration is that of the file that was loaded, and options that are given count more;
+  /// for "train" it is a ValueError if one of the options `fixed`, which make the model what it is,
+  /// differs.
   template <class Config>
   int run(Config& config, std::initializer_list<const char*> fixed,
           const Learn<std::type_identity_t<Config>>& learn,
