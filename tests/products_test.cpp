@@ -77,6 +77,20 @@ TEST_CASE("products: views of one weight are packed apart") {
       }
 }
 
+TEST_CASE("products: a parameter gives the same bits the first time and later, a vector too") {
+  // Validation between two steps of training must not change what the second step computes.
+  const Tensor x = normal({50, 128}), matrix = normal({128, 24}), vector = normal({128});
+  for (const Tensor& values : {matrix, vector}) {
+    const Tensor w = values.clone().requires_grad_();
+    const Tensor first = matmul(x, w);
+    CHECK(distance(matmul(x, w), first) == 0.0);
+    CHECK(distance(matmul(x, w), first) == 0.0);
+  }
+  const Tensor w = transpose(matrix).contiguous().requires_grad_();
+  const Tensor first = matmul(x, transpose(w));
+  CHECK(distance(matmul(x, transpose(w)), first) == 0.0);
+}
+
 TEST_CASE("products: the gradient of a repeated weight is the sum over all steps") {
   // 256 rows are done at once: below, exactly, above, and with steps larger than that.
   for (const auto& size : {std::pair{1, 3}, {40, 3}, {64, 4}, {300, 1}, {101, 8}, {3, 300}}) {
