@@ -8,6 +8,7 @@
 #include "modules/crf.h"
 #include "modules/dropout.h"
 #include "modules/embedding.h"
+#include "modules/gradient_reach.h"
 #include "modules/hmm.h"
 #include "modules/init.h"
 #include "modules/language_model.h"

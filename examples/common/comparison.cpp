@@ -150,6 +150,24 @@ void Comparison::log_final(const Metrics& metrics) {
   loop_.log_final(line);
 }
 
+std::string Comparison::table() const {
+  std::string table = fmt::format("{:10} {:>10} {:>12} {:>12} {:>16}\n", "", "loss", "ms per batch",
+                                  "MB per batch", "largest gradient");
+  for (const Learner& learner : learners_) {
+    const LearningCurve& curve = learner.curve;
+    if (curve.loss.empty()) {
+      table += fmt::format("{:10} {:>10}\n", learner.name, "diverged");
+      continue;
+    }
+    table += fmt::format(
+        "{:10} {:>10} {:12.2f} {:12.2f} {:16.3g}\n", learner.name,
+        curve.diverged ? "diverged" : fmt::format("{:.4f}", curve.loss.back()),
+        1e3 * curve.seconds.back() / static_cast<double>(std::ssize(curve.loss) * batches_),
+        curve.bytes / 1e6, *std::max_element(curve.norm.begin(), curve.norm.end()));
+  }
+  return table;
+}
+
 std::vector<Curve> Comparison::loss_curves(std::optional<double> baseline) const {
   std::vector<Curve> curves;
   for (const Learner& learner : learners_)
@@ -157,6 +175,19 @@ std::vector<Curve> Comparison::loss_curves(std::optional<double> baseline) const
   if (baseline && loop_.epochs() > 0)
     curves.push_back(
         {"baseline", std::vector<double>(static_cast<std::size_t>(loop_.epochs()), *baseline)});
+  return curves;
+}
+
+std::vector<Curve> Comparison::loss_over_seconds() const {
+  std::vector<Curve> curves;
+  for (const Learner& learner : learners_)
+    curves.push_back({learner.name, learner.curve.loss, learner.curve.seconds});
+  return curves;
+}
+
+std::vector<Curve> Comparison::norm_curves() const {
+  std::vector<Curve> curves;
+  for (const Learner& learner : learners_) curves.push_back({learner.name, learner.curve.norm});
   return curves;
 }
 

@@ -84,8 +84,14 @@ class Comparison {
   int exit_code() const { return loop_.exit_code(); }
   /// A last line for the log, with "final" before it.
   void log_final(const Metrics& metrics);
+  /// A line for each: its loss, time and memory per batch, and the largest gradient.
+  std::string table() const;
   /// The loss of each as a curve, and that of a model that learns nothing, if one is given.
   std::vector<Curve> loss_curves(std::optional<double> baseline = {}) const;
+  /// The same over the time that each has learned for.
+  std::vector<Curve> loss_over_seconds() const;
+  /// The largest norm of the gradient in each epoch.
+  std::vector<Curve> norm_curves() const;
 
  private:
   void learn(Learner& learner, const Batch& batch) const;

@@ -68,4 +68,17 @@ bool heatmap_svg(const std::string& path, const HeatmapOptions& options,
   return draw_svg(path, 720, height, script);
 }
 
+bool heatmap_svg(const std::string& path, const PlotOptions& axes,
+                 const std::vector<Curve>& curves) {
+  if (path.empty()) return false;
+  HeatmapOptions options;
+  options.title = axes.title, options.x_label = axes.x_label, options.log_scale = axes.log_scale;
+  std::vector<std::vector<double>> values;
+  for (const Curve& curve : curves) {
+    options.rows.push_back(curve.name);
+    values.push_back(curve.y);
+  }
+  return heatmap_svg(path, options, values);
+}
+
 }  // namespace examples

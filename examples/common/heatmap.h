@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "examples/common/plot.h"
+
 namespace examples {
 
 struct HeatmapOptions {
@@ -23,5 +25,8 @@ struct HeatmapOptions {
 /// value, and for names that are not as many as rows or columns.
 bool heatmap_svg(const std::string& path, const HeatmapOptions& options,
                  const std::vector<std::vector<double>>& values);
+/// Curves of one length as rows, with their names. "" as path: no picture.
+bool heatmap_svg(const std::string& path, const PlotOptions& axes,
+                 const std::vector<Curve>& curves);
 
 }  // namespace examples

@@ -15,6 +15,13 @@
 
 namespace examples {
 
+std::string file_of_part(const std::string& name, const std::string& part) {
+  std::filesystem::path path(name);
+  if (name.empty()) return "";
+  path.replace_filename(path.stem().string() + "_" + part + path.extension().string());
+  return path.string();
+}
+
 namespace {
 
 /// Ends the output; a full disk, say, must not pass for success.

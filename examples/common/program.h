@@ -11,6 +11,11 @@
 
 namespace examples {
 
+/// "bptt_norms.svg" for "bptt.svg" and "norms": where the parts of a program have files of their
+/// own.
+/// "" stays "".
+std::string file_of_part(const std::string& name, const std::string& part);
+
 /// Parses the arguments (without the program's name), calls `body` and returns its result, the exit
 /// code. Errors become one message on stderr that begins with the program's name; the exit code is
 /// 2 for wrong arguments, 1 for everything else, which includes pictures that could not be drawn.
