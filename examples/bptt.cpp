@@ -115,8 +115,7 @@ void compare_gradients(const Config& config) {
   tape[6] = stack({tape.begin() + 6, tape.end() - 1}), tape[7] = tape.back();
 
   fmt::print("A tanh RNN, T = {}, hidden size {}, in f64: norms\n\n", config.length, config.hidden);
-  fmt::print("{:10} {:>14} {:>20} {:>20} {:>12}\n", "", "shape", "by hand", "by tape",
-             "difference");
+  fmt::print("{:>25} {:>20} {:>20} {:>12}\n", "shape", "by hand", "by tape", "difference");
   for (std::size_t i = 0; i < hand.size(); ++i) {
     const auto& [name, gradient] = hand[i];
     const double difference = max(abs(gradient - tape[i])).item();
@@ -138,8 +137,8 @@ void compare_norms(const Config& config) {
     network.to(DType::f64);
     for (const Tensor& gate : split(network.cell().weight_hh.detach(), config.hidden))
       init::orthogonal_(gate, radius);
-    const Tensor xs = normal({config.length, 32, 8}, 0, 0.1, DType::f64);
-    curves.push_back({fmt::format("{} {}", name, radius), gradient_reach(network, xs), distance});
+    const auto reach = gradient_reach(network, normal({config.length, 32, 8}, 0, 0.1, DType::f64));
+    curves.push_back({fmt::format("{} {}", name, radius), reach, distance});
   };
   for (const double r : config.radius) add("RNN", r, RNN(8, config.hidden));
   for (const double r : config.radius) add("GRU", r, GRU(8, config.hidden));
@@ -242,8 +241,8 @@ int main(int argc, char** argv) {
                        for (const std::string& part : config.parts) {
                          if (part == "gradients") compare_gradients(config);
                          if (part == "norms") compare_norms(config);
-                         const bool trains = part == "truncation" || part == "clipping";
-                         if (const int code = trains ? train(config, part, call, saved) : 0)
+                         const bool looks = part == "gradients" || part == "norms";
+                         if (const int code = looks ? 0 : train(config, part, call, saved))
                            return code;
                        }
                        return 0;
