@@ -47,6 +47,7 @@ std::vector<TranslatedSentence> group_by_source(
 /// equal ones the last by their bytes.
 class WordDictionary {
  public:
+  /// Counts in these sentences and all their translations.
   explicit WordDictionary(const std::vector<TranslatedSentence>& sentences);
 
   /// Word for word, in the order of the source. Tokens that are not in it are left out.

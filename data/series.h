@@ -41,8 +41,9 @@ struct StandardScaler {
 
   /// (x - mean) / std of each value.
   std::vector<double> transform(std::span<const double> series) const;
-  /// z * std + mean, of a number or of each element.
+  /// The way back: z * std + mean.
   double inverse(double z) const { return z * std + mean; }
+  /// The same of each element.
   Tensor inverse(const Tensor& z) const;
 
   double mean = 0.0;  ///< of the series

@@ -14,7 +14,8 @@ namespace unroll {
 /// What is learned and what is not.
 template <class Item>
 struct Split {
-  std::vector<Item> train, held_out;
+  std::vector<Item> train;     ///< to learn
+  std::vector<Item> held_out;  ///< to measure on
 };
 
 /// Holds a part of the items out, drawn at random: floor(part * size) of them. What is learned
