@@ -108,6 +108,7 @@ void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value,
     node.saved[i].version = version(inputs[i]);
   }
   node.input_count = static_cast<std::uint32_t>(inputs.size());
+  node.is_view = node.inputs[0] && value.impl().storage == inputs[0].impl().storage;
   if (keep.has_output()) {
     node.output = value.impl().storage;
     node.output_offset = value.impl().offset;

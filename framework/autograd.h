@@ -102,6 +102,7 @@ struct Node {
   bool leaf = false;
   bool released = false;       ///< a sweep has freed what the rule needs
   bool keeps_grad = false;     ///< a leaf, or asked to by retain_grad()
+  bool is_view = false;        ///< on the memory of the first input
   bool is_transpose = false;   ///< of a matrix
   std::int8_t passes_on = -1;  ///< an input that gets this gradient as it is, and no other
   const char* op = "leaf";
@@ -195,6 +196,8 @@ class Back {
   /// For an operation with several results (record_all): the gradient of result k, undefined where
   /// nothing depends on it.
   Tensor grad_of(int k) const;
+  /// grad_of(k) is undefined from this k on.
+  int grad_count() const;
   /// `value`, off the tape, as result k of this operation: on the tape under create_graph,
   /// otherwise as it is. k may be a result that record_all has not returned, but that the rule
   /// knows to differentiate.

@@ -67,12 +67,18 @@ struct FusedProgram {
   /// The program that also takes gradients of the kept values, for higher derivatives.
   Ref<FusedProgram> extended;
 
-  int result_array(std::size_t k) const { return static_cast<int>(shapes.size() + k); }
-  int kept_array(std::size_t k) const {
-    return static_cast<int>(shapes.size() + results.size() + k);
+  // The first array of each kind, once it is known how many there are.
+  int first_result = 0, first_kept = 0, first_seed = 0, first_gradient = 0;
+  void number_arrays() {
+    first_result = static_cast<int>(shapes.size());
+    first_kept = first_result + static_cast<int>(results.size());
+    first_seed = first_kept + static_cast<int>(kept.size());
+    first_gradient = first_seed + static_cast<int>(seeds.size());
   }
-  int seed_array(std::size_t k) const { return kept_array(kept.size() + k); }
-  int gradient_array(std::size_t k) const { return seed_array(seeds.size() + k); }
+  int result_array(std::size_t k) const { return first_result + static_cast<int>(k); }
+  int kept_array(std::size_t k) const { return first_kept + static_cast<int>(k); }
+  int seed_array(std::size_t k) const { return first_seed + static_cast<int>(k); }
+  int gradient_array(std::size_t k) const { return first_gradient + static_cast<int>(k); }
 };
 FusedProgram* retain(FusedProgram* program) {
   count_up(program->count);
@@ -197,6 +203,7 @@ void reuse_argument(FusedProgram& program) {
 void assemble(FusedProgram& program, const std::vector<std::vector<Window>>& contents,
               bool runs_forward) {
   const std::size_t n = program.shapes.size(), m = contents.size();
+  program.number_arrays();
   if (static_cast<std::size_t>(program.gradient_array(n)) > kMostArrays ||
       program.seeds.size() > kMostSeeds)
     throw TraceStop();
@@ -438,8 +445,8 @@ struct FusedRule {
 
   void operator()(Back& back) const {
     bool more = false;
-    for (std::size_t k = 0; k < program->kept.size(); ++k)
-      more = more || back.grad_of(static_cast<int>(program->results.size() + k)).defined();
+    for (int k = static_cast<int>(program->results.size()); k < back.grad_count(); ++k)
+      more = more || back.grad_of(k).defined();
     const FusedProgram& p = more ? extended() : *program;
     for (std::size_t k = 0; k < p.results.size(); ++k)
       if (results[k].storage && results[k].storage->version != results[k].version)

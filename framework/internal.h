@@ -88,7 +88,7 @@ Tensor empty_like(const Tensor& x);
 /// A window on the memory of x.
 Tensor view(const Tensor& x, Shape shape, Shape strides, std::int64_t offset);
 /// A contiguous tensor on existing memory.
-Tensor attach(const Ref<Storage>& storage, DType dtype, const Shape& shape, std::int64_t offset);
+Tensor attach(Ref<Storage> storage, DType dtype, const Shape& shape, std::int64_t offset);
 /// x's memory as if x had this shape: stride 0 where it repeats.
 Tensor expand(const Tensor& x, const Shape& shape);
 /// A tensor without dimensions.

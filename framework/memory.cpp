@@ -45,12 +45,13 @@ struct SizeClass {
 };
 
 /// Rounds up to at most an eighth more. Sizes of tensors are often round; with the header of a
-/// Storage they fit exactly.
+/// Storage they fit exactly. Throws std::bad_alloc for what no memory holds.
 inline SizeClass size_class(std::size_t bytes) {
   if (bytes <= kFineClasses * kAlignment) [[likely]] {
     const std::size_t n = (bytes + kAlignment - 1 + (bytes == 0)) / kAlignment;
     return {static_cast<int>(n) - 1, n * kAlignment};
   }
+  if (bytes > std::size_t{1} << 46) throw std::bad_alloc();
   const std::size_t rest = std::max<std::size_t>(bytes - kAlignment, 1025);
   const int octave =
       static_cast<int>(std::bit_width(rest - 1)) - 1;  // 2^octave < rest <= 2^(octave + 1)
@@ -83,15 +84,27 @@ struct FreeBlock {
   FreeBlock* next;
 };
 
-/// Plain data, so that it can be used until the very end of its thread.
+/// Plain data, so that it can be used until the very end of its thread. What is in use is what the
+/// system gave less what is cached, so that reusing a block changes one number.
 struct Cache {
   FreeBlock* lists[kClasses];
-  PoolStats stats;
-  std::int64_t highest_in_use;
+  std::int64_t from_system;     // bytes, less those that went back
+  std::int64_t cached;          // bytes in the lists
+  std::int64_t least_cached;    // since the last reset of the peak, which is from_system less this
+  std::int64_t most_cached;     // more is not kept; 0 until the first block comes back
+  std::int64_t highest_in_use;  // not counting what came after the last reset of the peak
+  std::int64_t new_blocks, allocations;
   Slab* slab;        // that blocks are cut from
   std::size_t used;  // bytes of it
   bool open;         // the end of the thread is taken care of
   bool closed;       // and has come: nothing is kept any more
+
+  std::int64_t peak() const { return from_system - least_cached; }
+  /// Memory came from the system or, negative, went back. The peak stays.
+  void count(std::int64_t bytes) {
+    from_system += bytes;
+    least_cached += bytes;
+  }
 };
 constinit thread_local Cache cache{};
 
@@ -117,7 +130,7 @@ void give_back_all() {
       cache.lists[i] = block->next;
       system_free(block, bytes_of_class(i));
     }
-  cache.stats.cached = 0;
+  cache.count(-std::exchange(cache.cached, 0));
 }
 
 void leave_slab() { let_go(std::exchange(cache.slab, nullptr)); }
@@ -127,6 +140,7 @@ struct AtThreadEnd {
     give_back_all();
     leave_slab();
     cache.closed = true;
+    cache.most_cached = 0;
   }
 };
 
@@ -153,60 +167,70 @@ void* try_system(std::size_t bytes) {
   return reinterpret_cast<char*>(cache.slab) + std::exchange(cache.used, cache.used + bytes);
 }
 
-void* system_allocate(std::size_t bytes) {
+[[gnu::noinline]] void* system_allocate(std::size_t bytes) {
   if (!cache.open) open_cache();
-  ++cache.stats.new_blocks;
+  ++cache.new_blocks;
   void* memory = try_system(bytes);
-  if (!memory && cache.stats.cached > 0) {
+  if (!memory && cache.cached > 0) {
     give_back_all();
     memory = try_system(bytes);
   }
   if (!memory) throw std::bad_alloc();
   if (cache.closed) leave_slab();  // nobody comes who would do it later
+  cache.from_system += static_cast<std::int64_t>(bytes);
+  cache.least_cached =
+      std::min(cache.least_cached + static_cast<std::int64_t>(bytes), cache.cached);
   return memory;
+}
+
+/// Whether the cache takes so much more, where most_cached says no: it may be old.
+[[gnu::noinline]] bool keeps(std::int64_t bytes) {
+  if (!kCaches || cache.closed) return false;
+  if (!cache.open) open_cache();
+  cache.highest_in_use = std::max(cache.highest_in_use, cache.peak());
+  cache.most_cached = cache.highest_in_use + kSlack;
+  return cache.cached + bytes <= cache.most_cached;
 }
 
 }  // namespace
 
-PoolStats pool_stats() { return cache.stats; }
-void reset_peak_memory() { cache.stats.peak_in_use = cache.stats.in_use; }
+PoolStats pool_stats() {
+  return {.in_use = cache.from_system - cache.cached,
+          .peak_in_use = cache.peak(),
+          .cached = cache.cached,
+          .new_blocks = cache.new_blocks,
+          .allocations = cache.allocations};
+}
+void reset_peak_memory() {
+  cache.highest_in_use = std::max(cache.highest_in_use, cache.peak());
+  cache.least_cached = cache.cached;
+}
 void empty_cache() { give_back_all(); }
 
 namespace detail {
 
 void* pool_allocate(std::size_t bytes) {
-  if (bytes > std::size_t{1} << 46) throw std::bad_alloc();
   const SizeClass size = size_class(bytes);
-  const auto rounded = static_cast<std::int64_t>(size.bytes);
-  PoolStats& stats = cache.stats;
-  void* memory = cache.lists[size.index];
-  if (memory) [[likely]] {
-    cache.lists[size.index] = cache.lists[size.index]->next;
-    stats.cached -= rounded;
-  } else {
-    memory = system_allocate(size.bytes);
-  }
-  ++stats.allocations;
-  stats.in_use += rounded;
-  if (stats.in_use > stats.peak_in_use) {
-    stats.peak_in_use = stats.in_use;
-    cache.highest_in_use = std::max(cache.highest_in_use, stats.in_use);
-  }
-  return memory;
+  ++cache.allocations;
+  FreeBlock* block = cache.lists[size.index];
+  if (!block) [[unlikely]]
+    return system_allocate(size.bytes);
+  cache.lists[size.index] = block->next;
+  cache.cached -= static_cast<std::int64_t>(size.bytes);
+  if (cache.cached < cache.least_cached) [[unlikely]]
+    cache.least_cached = cache.cached;
+  return block;
 }
 
 void pool_release(void* memory, std::size_t bytes) noexcept {
   const SizeClass size = size_class(bytes);
   const auto rounded = static_cast<std::int64_t>(size.bytes);
-  cache.stats.in_use -= rounded;
-  if (!kCaches || cache.closed || cache.stats.cached + rounded > cache.highest_in_use + kSlack)
-      [[unlikely]] {
+  if (cache.cached + rounded > cache.most_cached && !keeps(rounded)) [[unlikely]] {
+    cache.count(-rounded);
     system_free(memory, size.bytes);
     return;
   }
-  if (!cache.open) [[unlikely]]
-    open_cache();
-  cache.stats.cached += rounded;
+  cache.cached += rounded;
   auto* block = static_cast<FreeBlock*>(memory);
   block->next = std::exchange(cache.lists[size.index], block);
 }

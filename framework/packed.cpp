@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <mutex>
-#include <string_view>
 
 #include "framework/internal.h"
 
@@ -37,14 +36,14 @@ int length(const Packed* list) {
 
 std::atomic_ref<Packed*> list_of(Storage& storage) { return std::atomic_ref(storage.packed); }
 
-/// A leaf that requires a gradient, the transpose of one, or a vector as a matrix. It is packed
-/// when it is first seen: it will be multiplied again; and a product with packed panels may differ
-/// in the last bits from one without, so that training would depend on who multiplied first after a
-/// checkpoint was loaded.
+/// A leaf that requires a gradient, or a view on one: its transpose, a piece of it, a vector as a
+/// matrix. It is packed when it is first seen: it will be multiplied again; and a product with
+/// packed panels may differ in the last bits from one without, so that training would depend on who
+/// multiplied first after a checkpoint was loaded.
 bool is_weight(const TensorImpl& b) {
   const Node* node = b.node.get();
-  if (!node || node->leaf) return node != nullptr;
-  return (node->is_transpose || std::string_view(node->op) == "unsqueeze") && node->inputs[0]->leaf;
+  while (node && node->is_view) node = node->inputs[0].get();
+  return node && node->leaf;
 }
 
 Packed* find(Packed* list, const TensorImpl& b, bool transposed) {

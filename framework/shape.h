@@ -1,10 +1,12 @@
 #pragma once
 /// Shape: the sizes of a tensor's dimensions.
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <iosfwd>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace unroll {
@@ -24,20 +26,28 @@ class Shape {
     for (std::size_t i = 0; i < count; ++i) data()[i] = values[i];
   }
   /// A copy.
-  Shape(const Shape& other) : size_(other.size_) {
+  Shape(const Shape& other) : size_(other.size_), local_(other.local_) {  // all of it: no branch
     if (other.heap_) copy_heap(other);
-    copy_local(other);
   }
   /// Takes over; `other` is empty then.
-  Shape(Shape&& other) noexcept { steal(other); }
+  Shape(Shape&& other) noexcept
+      : heap_(std::exchange(other.heap_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
+        capacity_(std::exchange(other.capacity_, kLocal)),
+        local_(other.local_) {}
   /// Becomes a copy.
-  Shape& operator=(const Shape& other) { return *this = Shape(other); }
+  Shape& operator=(const Shape& other) {
+    if (heap_ || other.heap_) return *this = Shape(other);
+    size_ = other.size_;
+    local_ = other.local_;
+    return *this;
+  }
   /// Takes over; `other` is empty then.
   Shape& operator=(Shape&& other) noexcept {
-    if (this != &other) {
-      delete[] heap_;
-      steal(other);
-    }
+    std::swap(heap_, other.heap_);
+    std::swap(capacity_, other.capacity_);
+    size_ = std::exchange(other.size_, 0);
+    local_ = other.local_;
     return *this;
   }
   ~Shape() { delete[] heap_; }
@@ -47,9 +57,9 @@ class Shape {
   /// Whether there is none: a scalar's shape.
   bool empty() const { return size_ == 0; }
   /// The numbers in a row.
-  const std::int64_t* data() const { return heap_ ? heap_ : local_; }
+  const std::int64_t* data() const { return heap_ ? heap_ : local_.data(); }
   /// The numbers in a row, to write.
-  std::int64_t* data() { return heap_ ? heap_ : local_; }
+  std::int64_t* data() { return heap_ ? heap_ : local_.data(); }
   /// The first one.
   const std::int64_t* begin() const { return data(); }
   /// Behind the last one.
@@ -78,7 +88,11 @@ class Shape {
   }
   /// Takes one out.
   void erase(std::int64_t position) {
-    for (std::int64_t i = position; i + 1 < size_; ++i) data()[i] = data()[i + 1];
+    if (heap_) {
+      for (std::int64_t i = position; i + 1 < size_; ++i) heap_[i] = heap_[i + 1];
+    } else {  // as many moves for any position, and no branch
+      for (std::int64_t i = 0; i + 1 < kLocal; ++i) local_[at(i)] = local_[at(i + (i >= position))];
+    }
     --size_;
   }
   /// New places hold 0.
@@ -105,6 +119,7 @@ class Shape {
 
  private:
   static constexpr std::int32_t kLocal = 6;
+  static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
   void grow(std::int64_t count) {
     auto* bigger = new std::int64_t[static_cast<std::size_t>(count)];
@@ -118,23 +133,11 @@ class Shape {
     capacity_ = size_;
     for (std::int64_t i = 0; i < size_; ++i) heap_[i] = other.heap_[i];
   }
-  void copy_local(const Shape& other) {  // all of it: one or two vector moves, and no branch
-    for (std::int32_t i = 0; i < kLocal; ++i) local_[i] = other.local_[i];
-  }
-  void steal(Shape& other) noexcept {
-    heap_ = other.heap_;
-    size_ = other.size_;
-    capacity_ = other.capacity_;
-    copy_local(other);
-    other.heap_ = nullptr;
-    other.size_ = 0;
-    other.capacity_ = kLocal;
-  }
 
   std::int64_t* heap_ = nullptr;
   std::int32_t size_ = 0;
   std::int32_t capacity_ = kLocal;
-  std::int64_t local_[kLocal] = {};
+  std::array<std::int64_t, kLocal> local_ = {};
 };
 
 /// "(2, 3)"; "()" for a scalar.

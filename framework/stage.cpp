@@ -85,29 +85,35 @@ void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t l
     }
     std::size_t asked = done + block < total ? 0 : count;
     for (const Instruction& i : code_) {
-      for (const std::size_t end = std::min(asked + share, count); asked < end; ++asked)
-        if (advance[asked] != 0) prefetch(at[asked] + advance[asked], rows, n, stride[asked]);
+      if (asked < count)
+        for (const std::size_t end = std::min(asked + share, count); asked < end; ++asked)
+          if (advance[asked] != 0) prefetch(at[asked] + advance[asked], rows, n, stride[asked]);
       const auto run = kernels[static_cast<std::size_t>(i.op)];
       T* to = at[i.to];
       const T *a = at[i.in[0]], *b = at[i.in[1]], *c = at[i.in[2]];
+      if (rows == 1) {
+        run(n, to, a, b, c, i.s);
+        continue;
+      }
       const kernels::RowStrides strides{stride[i.to], stride[i.in[0]], stride[i.in[1]],
                                         stride[i.in[2]]};
-      if (rows == 1 || (strides.out == n && strides.a == n && strides.b == n && strides.c == n))
+      if (strides.out == n && strides.a == n && strides.b == n && strides.c == n)
         run(rows * n, to, a, b, c, i.s);
       else
         run.rows(rows, n, to, a, b, c, strides, i.s);
     }
-    for (std::size_t i = 0; i < count; ++i) at[i] += advance[i];
+    if (done + block < total)
+      for (std::size_t i = 0; i < count; ++i) at[i] += advance[i];
   }
 }
 
 template <class T>
 void Stage::run_rows(const Array* arrays, std::int64_t rows) const {
-  bool flat = true;  // the rows of every array follow one another, so that they are one long row
-  for (const Operand& x : operands_) {
-    if (x.kind == Operand::Kind::splat) flat = false;
-    if (x.kind == Operand::Kind::memory) flat = flat && arrays[x.array].stride == columns_;
-  }
+  bool flat =
+      !splats_;  // the rows of every array follow one another, so that they are one long row
+  if (flat && rows > 1)
+    for (const Operand& x : operands_)
+      if (x.kind == Operand::Kind::memory) flat = flat && arrays[x.array].stride == columns_;
   const std::int64_t work = rows * columns_ * work_;
   const bool wake = work >= kernels::kAdditionsWorthWaking;
   if (work <= kernels::kAdditionsPerThread) {

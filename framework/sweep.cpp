@@ -66,9 +66,7 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
       std::int64_t& place = leaves[node];
       if (place != LeafPlaces::kNone) return;
       place = static_cast<std::int64_t>(entries.size());
-      Entry entry{};
-      entry.node = node;
-      entries.push_back(std::move(entry));
+      entries.emplace_back().node = node;
       return;
     }
     if (node->sweep == id) {
@@ -87,12 +85,11 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
         continue;
       }
       visit.node->slot = static_cast<std::int64_t>(entries.size());
-      Entry entry{};
+      Entry& entry = entries.emplace_back();
       entry.node = visit.node;
       entry.outer_sweep = visit.outer_sweep;
       entry.outer_slot = visit.outer_slot;
       entry.passes = true;
-      entries.push_back(std::move(entry));
       path.pop_back();
     }
   }
@@ -196,7 +193,7 @@ Tensor& Back::Sweep::own_grad(Entry& entry) {
 }
 
 void Back::Sweep::settle(Entry& entry) {
-  if (!entry.extra || entry.extra->products.empty()) return;
+  if (entry.extra->products.empty()) return;
   const Shape& shape = entry.node->shape;
   const bool transposed = shape[0] > shape[1];
   Tensor& sum = transposed ? entry.extra->transposed : entry.grad;
@@ -220,7 +217,7 @@ void Back::Sweep::settle(Entry& entry) {
 }
 
 void Back::Sweep::add_transposed(Entry& entry) {
-  if (!entry.extra || !entry.extra->transposed.defined()) return;
+  if (!entry.extra->transposed.defined()) return;
   const Tensor sum = std::exchange(entry.extra->transposed, Tensor());
   if (entry.grad.defined()) {
     add(entry.grad, transpose(sum));
@@ -240,8 +237,10 @@ void Back::Sweep::run(bool to_leaves, bool retain_graph) {
     Node& node = *entry.node;
     if (!entry.wanted) continue;
     finish(entry);
-    settle(entry);
-    add_transposed(entry);
+    if (entry.extra) {
+      settle(entry);
+      add_transposed(entry);
+    }
     if (entry.grad.defined() || entry.has_results()) {
       if (watched) [[unlikely]]
         detail::arrived(node, entry.grad);
@@ -367,6 +366,11 @@ Tensor Back::grad_of(int k) const {
   const Sweep::Entry& entry = *sweep_.find(&node_);
   if (!entry.extra || entry.extra->results.size() < static_cast<std::size_t>(k)) return Tensor();
   return entry.extra->results[static_cast<std::size_t>(k) - 1];
+}
+
+int Back::grad_count() const {
+  const Sweep::Entry& entry = *sweep_.find(&node_);
+  return 1 + (entry.extra ? static_cast<int>(entry.extra->results.size()) : 0);
 }
 
 Tensor Back::result(int k, Tensor value) const {

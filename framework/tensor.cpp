@@ -54,8 +54,6 @@ void destroy(TensorImpl* impl) {
 
 namespace {
 
-TensorImpl* new_impl() { return new (pool_allocate(sizeof(TensorImpl))) TensorImpl; }
-
 thread_local const CloneScope* clone_scope = nullptr;
 
 }  // namespace
@@ -195,25 +193,24 @@ bool without_gaps(const Shape& shape, const Shape& strides) {
 
 }  // namespace
 
-Tensor view(const Tensor& x, Shape shape, Shape strides, std::int64_t offset) {
-  auto impl = Ref<TensorImpl>::adopt(new_impl());
-  impl->dtype = x.dtype();
-  impl->contiguous = without_gaps(shape, strides);
-  impl->shape = std::move(shape);
-  impl->strides = std::move(strides);
-  impl->offset = offset;
-  impl->storage = x.impl().storage;
-  return Tensor(std::move(impl));
+namespace {
+
+template <class... Args>
+Tensor new_tensor(Args&&... args) {
+  return Tensor(Ref<TensorImpl>::adopt(new (pool_allocate(sizeof(TensorImpl)))
+                                           TensorImpl(std::forward<Args>(args)...)));
 }
 
-Tensor attach(const Ref<Storage>& storage, DType dtype, const Shape& shape, std::int64_t offset) {
-  auto impl = Ref<TensorImpl>::adopt(new_impl());
-  impl->dtype = dtype;
-  impl->shape = shape;
-  impl->strides = contiguous_strides(shape);
-  impl->offset = offset;
-  impl->storage = storage;
-  return Tensor(std::move(impl));
+}  // namespace
+
+Tensor view(const Tensor& x, Shape shape, Shape strides, std::int64_t offset) {
+  const bool contiguous = without_gaps(shape, strides);
+  return new_tensor(x.dtype(), contiguous, std::move(shape), std::move(strides), offset,
+                    x.impl().storage);
+}
+
+Tensor attach(Ref<Storage> storage, DType dtype, const Shape& shape, std::int64_t offset) {
+  return new_tensor(dtype, true, shape, contiguous_strides(shape), offset, std::move(storage));
 }
 
 Tensor expand(const Tensor& x, const Shape& shape) {
@@ -245,8 +242,8 @@ Tensor dense(const Tensor& x) {
 
 void Tensor::throw_undefined() { throw ValueError("tensor: undefined (made by Tensor())"); }
 
-std::int64_t Tensor::size(std::int64_t d) const {
-  return shape()[detail::wrap_dim("size", d, shape())];
+std::int64_t Tensor::from_front(std::int64_t d) const {
+  return detail::wrap_dim("size", d, shape());
 }
 
 void Tensor::check_access(DType wanted) const {
@@ -367,25 +364,16 @@ Tensor& Tensor::mul_(double factor) {
 
 // --- Making tensors -----------------------------------------------------------------------------
 
+Tensor detail::make(const Shape& shape, DType dtype) {
+  if (trace && is_floating(dtype)) return trace->empty(shape, dtype);
+  return attach(Storage::make(shape.numel() * size_of(dtype)), dtype, shape, 0);
+}
+
 Tensor detail::empty_like(const Tensor& x) {
   const TensorImpl& like = x.impl();
   if (trace && is_floating(like.dtype)) return trace->empty(like.shape, like.dtype);
-  auto impl = Ref<TensorImpl>::adopt(new_impl());
-  impl->dtype = like.dtype;
-  impl->shape = like.shape;
-  impl->strides = like.strides;
-  impl->storage = Storage::make(like.shape.numel() * size_of(like.dtype));
-  return Tensor(std::move(impl));
-}
-
-Tensor detail::make(const Shape& shape, DType dtype) {
-  if (trace && is_floating(dtype)) return trace->empty(shape, dtype);
-  auto impl = Ref<TensorImpl>::adopt(new_impl());
-  impl->dtype = dtype;
-  impl->shape = shape;
-  impl->strides = contiguous_strides(shape);
-  impl->storage = Storage::make(shape.numel() * size_of(dtype));
-  return Tensor(std::move(impl));
+  return new_tensor(like.dtype, true, like.shape, like.strides, 0,
+                    Storage::make(like.shape.numel() * size_of(like.dtype)));
 }
 
 Tensor empty(const Shape& shape, DType dtype) {

@@ -82,13 +82,23 @@ void release(Node* node);
 /// What a Tensor points to: a strided window on a storage, and a node if it is on the tape.
 struct TensorImpl {
   std::int32_t count = 1;
-  DType dtype = DType::f32;
-  bool contiguous = true;  ///< row-major without gaps
+  DType dtype;
+  bool contiguous;  ///< row-major without gaps
   Shape shape;
-  Shape strides;            ///< in elements
-  std::int64_t offset = 0;  ///< in elements
+  Shape strides;        ///< in elements
+  std::int64_t offset;  ///< in elements
   Ref<Storage> storage;
   Ref<Node> node;
+
+  // Not an aggregate: g++ 12 would fill one with zeros first, slowly.
+  TensorImpl(DType type, bool dense, Shape sizes, Shape steps, std::int64_t begin,
+             Ref<Storage> memory)
+      : dtype(type),
+        contiguous(dense),
+        shape(std::move(sizes)),
+        strides(std::move(steps)),
+        offset(begin),
+        storage(std::move(memory)) {}
 };
 
 /// While a module is cloned, the counts of its parameters carry this mark, and a handle that the
@@ -150,7 +160,10 @@ class Tensor {
   /// Number of elements.
   std::int64_t numel() const { return shape().numel(); }
   /// Size of one dimension; negative ones count from the end. Throws IndexError.
-  std::int64_t size(std::int64_t dim) const;
+  std::int64_t size(std::int64_t dim) const {
+    if (dim < 0 || dim >= this->dim()) dim = from_front(dim);
+    return shape()[dim];
+  }
   /// Whether the elements lie in memory in row-major order without gaps.
   bool is_contiguous() const { return impl().contiguous; }
 
@@ -234,6 +247,7 @@ class Tensor {
 
  private:
   [[noreturn]] static void throw_undefined();
+  std::int64_t from_front(std::int64_t dim) const;
   void check_access(DType wanted) const;
   void check_writable(const char* what) const;
 

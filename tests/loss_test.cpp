@@ -180,6 +180,20 @@ TEST_CASE("loss: what stands where nothing counts leaves no trace, NaN included"
   });
 }
 
+TEST_CASE("loss: of no classes, where no target counts, it is 0") {
+  const Tensor logits = zeros({3, 0}).requires_grad_(), targets = zeros({3}, DType::i64);
+  const Tensor mask = zeros({3}), weight = zeros({0});
+  for (const Reduction reduction : {Reduction::none, Reduction::sum})
+    for (const Tensor& loss :
+         {nll_loss(logits, targets, {.weight = weight, .reduction = reduction, .mask = mask}),
+          cross_entropy(logits, targets,
+                        {.weight = weight, .reduction = reduction, .mask = mask})}) {
+      CHECK(sum(abs(loss)).item() == 0.0);
+      sum(loss).backward();
+      CHECK(logits.grad().shape() == Shape{3, 0});
+    }
+}
+
 TEST_CASE("loss: sequence_mask is 1 as long as a sequence lasts") {
   CHECK(max_difference(sequence_mask(from_vector<std::int64_t>({2, 0, 3}), 3),
                        tensor({{1, 0, 1}, {1, 0, 1}, {0, 0, 1}})) == 0.0);

@@ -86,9 +86,18 @@ TEST_CASE("products: a parameter gives the same bits the first time and later, a
     CHECK(distance(matmul(x, w), first) == 0.0);
     CHECK(distance(matmul(x, w), first) == 0.0);
   }
-  const Tensor w = transpose(matrix).contiguous().requires_grad_();
-  const Tensor first = matmul(x, transpose(w));
-  CHECK(distance(matmul(x, transpose(w)), first) == 0.0);
+  // So do views on a parameter, and views on those, also with few rows.
+  const auto check = [&](const Tensor& values, Tensor (*view)(const Tensor& w)) {
+    for (const Tensor& rows : {x, narrow(x, 0, 0, 3)}) {
+      const Tensor w = values.clone().requires_grad_();
+      const Tensor first = matmul(rows, view(w));
+      CHECK(distance(matmul(rows, view(w)), first) == 0.0);
+    }
+  };
+  check(transpose(matrix).contiguous(), [](const Tensor& w) { return transpose(w); });
+  check(normal({128, 100}), [](const Tensor& w) { return narrow(w, 1, 30, 50); });
+  check(normal({50, 256}), [](const Tensor& w) { return transpose(narrow(w, 1, 100, 128)); });
+  check(normal({64, 2, 24}), [](const Tensor& w) { return reshape(w, {128, 24}); });
 }
 
 TEST_CASE("products: the gradient of a repeated weight is the sum over all steps") {

@@ -265,6 +265,8 @@ double perplexity(const Tensor& logits, const Tensor& targets, const CrossEntrop
 
 Tensor nll_loss(const Tensor& log_probs, const Tensor& targets, const NLLLossOptions& options) {
   const Targets checked = check_targets("nll_loss", "log_probs", log_probs, targets, options);
+  if (log_probs.size(-1) == 0)  // then no target counts: they are 0
+    return reduce(sum(log_probs, -1), options.reduction, checked.total);
   const Tensor index = clamp(checked.index, 0.0, 0x1p53);  // the losses of -1 are replaced below
   Tensor loss = -squeeze(gather(log_probs, -1, unsqueeze(index, -1)), -1);
   if (checked.weight.defined())
