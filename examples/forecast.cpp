@@ -198,8 +198,9 @@ class Contest {
     examples::Metrics final;
     for (const auto& [name, forecasts] : models) {
       errors.push_back({name, rolling_rmse(x.original, forecasts)});
-      for (const std::size_t k : kShown)
-        final.emplace_back(fmt::format("{} {}", name, k), errors.back().y[k - 1]);
+      for (const std::int64_t k : kShown)
+        final.emplace_back(fmt::format("{} {}", name, k),
+                           errors.back().y[static_cast<std::size_t>(k - 1)]);
     }
     comparison.log_final(final);
     const auto verdict = [&](const Curve& other) {
