@@ -16,7 +16,8 @@ namespace {
 /// A sequence of up to kWholeRows rows (time steps x batch) is projected at once, a longer one in
 /// pieces of kPieceRows or a little more: enough for a product at full speed, few enough to be
 /// still in the cache when the steps come to them. The first piece has half as many, and so have
-/// all whose rows turn out to be wide.
+/// all whose rows turn out to be wide. What is left over is the second piece, so that from the end
+/// on the pieces are those in which backward() sums the gradient of a weight up.
 constexpr std::int64_t kPieceRows = 256;
 constexpr std::int64_t kWholeRows = 512;
 constexpr std::int64_t kWide = 1536;
@@ -94,7 +95,8 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
   std::vector<Tensor> outputs(static_cast<std::size_t>(T));
   Tensor mask;
   for (std::int64_t done = 0, n = 0; done < T; done += n) {
-    n = T * rows <= kWholeRows ? T : std::min(steps_of(piece), T - done);
+    const std::int64_t whole = steps_of(piece), odd = (T - done) % whole;
+    n = T * rows <= kWholeRows ? T : done == 0 ? std::min(whole, T) : odd > 0 ? odd : whole;
     const std::int64_t first = options.reverse ? T - done - n : done;
     const Tensor projected = walker.project(n == T ? xs : narrow(xs, 0, first, n));
     piece = next_piece(projected);

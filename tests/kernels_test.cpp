@@ -789,17 +789,21 @@ void check_all_biases(const FloatKernels<T>& kernels) {
     }
 }
 
-/// Terms of a sum, side by side: A [m, sum of k], B [sum of k, n], each term in a layout of its
-/// own, compared with the one product.
+/// Where the B of the terms of a sum lie: apart, each in a layout of its own, or one after the
+/// other in the order of the terms or in the opposite one.
+enum class Lying { apart, joined, joined_last_first };
+
+/// Terms of a sum, side by side: A [m, sum of k], B [sum of k, n], compared with the one product.
 template <class T>
 struct TestSum {
   std::vector<TestMatrix<T>> parts;
   std::vector<Term<T>> terms;
-  std::vector<T> a, b;  ///< all of them as one product, with contiguous rows
+  std::vector<T> a, b;    ///< all of them as one product, with contiguous rows
+  std::vector<T> in_one;  ///< the B that are joined
   std::int64_t m, n, k = 0;
 
   TestSum(std::int64_t rows, std::int64_t columns, const std::vector<std::int64_t>& ks,
-          std::size_t first_layout)
+          std::size_t first_layout, Lying lying = Lying::apart)
       : m(rows), n(columns) {
     const std::size_t layouts = std::size(kLayouts);
     for (std::size_t t = 0; t < ks.size(); ++t) {
@@ -818,6 +822,20 @@ struct TestSum {
       for (std::int64_t p = 0; p < t.k; ++p)
         for (std::int64_t j = 0; j < n; ++j)
           b.push_back(t.b.data[p * t.b.row_stride + j * t.b.col_stride]);
+    if (lying != Lying::apart) join(lying == Lying::joined_last_first);
+  }
+
+  void join(bool last_first) {
+    const std::int64_t stride = n + 2;
+    in_one.resize(static_cast<std::size_t>(k * stride));
+    std::int64_t first = 0;  // row of this term in b
+    for (Term<T>& t : terms) {
+      T* to = in_one.data() + (last_first ? k - first - t.k : first) * stride;
+      for (std::int64_t p = 0; p < t.k; ++p)
+        std::copy_n(b.data() + (first + p) * n, n, to + p * stride);
+      t.b = {to, stride, 1};
+      first += t.k;
+    }
   }
   MatrixRef<T> whole_a() const { return {a.data(), k, 1}; }
   MatrixRef<T> whole_b() const { return {b.data(), n, 1}; }
@@ -826,13 +844,15 @@ struct TestSum {
 
 template <class T>
 void check_sum(const FloatKernels<T>& kernels, std::int64_t m, std::int64_t n,
-               const std::vector<std::int64_t>& ks, std::size_t layout, bool accumulate) {
+               const std::vector<std::int64_t>& ks, std::size_t layout, bool accumulate,
+               Lying lying = Lying::apart) {
   CAPTURE(m);
   CAPTURE(n);
   CAPTURE(ks.size());
   CAPTURE(layout);
   CAPTURE(accumulate);
-  const TestSum<T> sum(m, n, ks, layout);
+  CAPTURE(static_cast<int>(lying));
+  const TestSum<T> sum(m, n, ks, layout, lying);
   const std::int64_t ldc = n + 3;
   const std::vector<T> before = random_values<T>(static_cast<std::size_t>(m * ldc), 13);
   std::vector<T> c = before;
@@ -866,8 +886,9 @@ void check_all_sums(const FloatKernels<T>& kernels) {
   for (std::size_t i = 0; i < ks.size(); ++i)
     for (std::int64_t m : {1, 2, 5, 13, 40})
       for (std::int64_t n : {1, 3, 16, 17, 70, 101})
-        check_sum(kernels, m, n, ks[i], i + static_cast<std::size_t>(m + n),
-                  (i + static_cast<std::size_t>(m)) % 2 == 0);
+        for (Lying lying : {Lying::apart, Lying::joined, Lying::joined_last_first})
+          check_sum(kernels, m, n, ks[i], i + static_cast<std::size_t>(m + n),
+                    (i + static_cast<std::size_t>(m)) % 2 == 0, lying);
   check_sum(kernels, 30, 2100, {20, 20, 20}, 0, false);  // wider than a block of B
   check_sum(kernels, 0, 5, {2, 3}, 0, false);
   check_sum(kernels, 5, 0, {2, 3}, 0, false);
@@ -898,22 +919,23 @@ TEST_CASE("kernels: a sum of products is the same with every number of threads")
                            {1, 600},
                            {600, 1}})
     for (const std::vector<std::int64_t>& ks :
-         {std::vector<std::int64_t>(32, 8), std::vector<std::int64_t>{300, 600}}) {
-      const std::int64_t m = size.first, n = size.second;
-      CAPTURE(m);
-      CAPTURE(n);
-      CAPTURE(ks.size());
-      const TestSum<float> sum(m, n, ks, 0);
-      const auto compute = [&](int threads) {
-        set_num_threads(threads);
-        std::vector<float> c(static_cast<std::size_t>(m * n));
-        gemm_sum<float>(m, n, sum.terms.data(), sum.count(), c.data(), n, false);
-        return c;
-      };
-      const std::vector<float> alone = compute(1);
-      check_product(m, n, sum.k, sum.whole_a(), sum.whole_b(), alone, alone, n, false);
-      for (int threads : {2, 3}) CHECK(compute(threads) == alone);
-    }
+         {std::vector<std::int64_t>(32, 8), std::vector<std::int64_t>{300, 600}})
+      for (Lying lying : {Lying::apart, Lying::joined, Lying::joined_last_first}) {
+        const std::int64_t m = size.first, n = size.second;
+        CAPTURE(m);
+        CAPTURE(n);
+        CAPTURE(ks.size());
+        const TestSum<float> sum(m, n, ks, 0, lying);
+        const auto compute = [&](int threads) {
+          set_num_threads(threads);
+          std::vector<float> c(static_cast<std::size_t>(m * n));
+          gemm_sum<float>(m, n, sum.terms.data(), sum.count(), c.data(), n, false);
+          return c;
+        };
+        const std::vector<float> alone = compute(1);
+        check_product(m, n, sum.k, sum.whole_a(), sum.whole_b(), alone, alone, n, false);
+        for (int threads : {2, 3}) CHECK(compute(threads) == alone);
+      }
   set_num_threads(before);
 }
 

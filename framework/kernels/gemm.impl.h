@@ -342,8 +342,27 @@ struct Gemm {
     }
   }
 
+  /// Whether the B of each term begins where that of the one before it ends, or, `last_first`, of
+  /// the one after it: they are one matrix.
+  static bool joined(const Term<T>* terms, Index count, bool last_first) {
+    for (Index t = 0; t + 1 < count; ++t) {
+      const Term<T>&one = terms[last_first ? t + 1 : t], &next = terms[last_first ? t : t + 1];
+      if (next.b.data != one.b.data + one.k * one.b.row_stride ||
+          next.b.row_stride != one.b.row_stride || next.b.col_stride != one.b.col_stride)
+        return false;
+    }
+    return true;
+  }
+
+  /// Whether a product with m rows reads B [k, n] in place.
+  static bool reads_in_place(Index m, Index n, MatrixRef<T> b) {
+    return b.col_stride == 1 && n >= kVector && m <= kRowsInPlace &&
+           (m <= kRows || !crowded(b.row_stride));
+  }
+
   /// C [m, n] (+)= the sum of A B over all terms: one product, whose inner dimension runs through
-  /// the terms, packed as if they lay in one piece.
+  /// the terms, packed as if they lay in one piece. Gradients of time steps do: they are read where
+  /// they are.
   static void gemm_sum(Index m, Index n, const Term<T>* terms, Index count, Index first_row,
                        Index first_column, T* c, Index ldc, bool accumulate) {
     if (m <= 0 || n <= 0) return;
@@ -368,6 +387,22 @@ struct Gemm {
       if (!accumulate) zero(m, n, c, ldc);
       return;
     }
+    const bool last_first = joined(terms, count, true);
+    const bool one_piece = last_first || joined(terms, count, false);
+    const auto pack_rows = [&](const Strips& strips, Index row, T* to) {
+      Index first = 0;
+      for (Index i = 0; i < count; ++i) {
+        const Index t = last_first ? count - 1 - i : i;
+        pack_strips(strips, first, m - row, terms[t].k, rows_of(t, row), to);
+        first += terms[t].k;
+      }
+    };
+    const MatrixRef<T> whole = columns_of(last_first ? count - 1 : 0, 0);
+    if (one_piece && reads_in_place(m, n, whole)) {
+      run_tiles(m, n, k, {}, {whole.data, 0, 0, whole.row_stride}, c, ldc,
+                accumulate ? Addend{c, ldc} : Addend{}, pack_rows);
+      return;
+    }
     const Index width = blocks(blocks(n, blocks(n, kWidth)), kPanel) * kPanel;
     T* panels = buffer(Scratch::packed_b, packed_size(k, n < width ? n : width));
     for (Index j0 = 0; j0 < n; j0 += width) {
@@ -375,20 +410,14 @@ struct Gemm {
       T* out = panels;
       for (Index j = j0; j < last; j += kPanel) {
         const Index columns = last - j < kPanel ? last - j : kPanel;
-        for (Index t = 0; t < count; ++t) {
+        for (Index i = 0; i < count; ++i) {
+          const Index t = last_first ? count - 1 - i : i;
           pack_panel(terms[t].k, columns, columns_of(t, j), out);
           out += terms[t].k * padded(columns);
         }
       }
       const Addend d = accumulate ? Addend{c + j0, ldc} : Addend{};
-      run_tiles(m, last - j0, k, {}, {panels, k, 0, 0}, c + j0, ldc, d,
-                [&](const Strips& strips, Index row, T* to) {
-                  Index first = 0;
-                  for (Index t = 0; t < count; ++t) {
-                    pack_strips(strips, first, m - row, terms[t].k, rows_of(t, row), to);
-                    first += terms[t].k;
-                  }
-                });
+      run_tiles(m, last - j0, k, {}, {panels, k, 0, 0}, c + j0, ldc, d, pack_rows);
     }
   }
 
@@ -469,8 +498,7 @@ struct Gemm {
       }
       return;
     }
-    const bool in_place = b.col_stride == 1 && n >= kVector && m <= kRowsInPlace &&
-                          (m <= kRows || !crowded(b.row_stride));
+    const bool in_place = reads_in_place(m, n, b);
     const Index depth = blocks(k, blocks(k, in_place && a.col_stride == 1 ? kMaxDepth : kDepth));
     const Index width = blocks(blocks(n, blocks(n, kWidth)), kPanel) * kPanel;
     T* panels =
