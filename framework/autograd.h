@@ -104,7 +104,7 @@ struct Node {
   bool keeps_grad = false;     ///< a leaf, or asked to by retain_grad()
   bool is_view = false;        ///< on the memory of the first input
   bool is_transpose = false;   ///< of a matrix
-  std::int8_t passes_on = -1;  ///< an input that gets this gradient as it is, and no other
+  std::int8_t passes_on = -1;  ///< an input that gets these elements, as they are and no others
   const char* op = "leaf";
   std::int64_t window = -1;     ///< of one piece of its input: where it begins, in elements
   DType dtype = DType::f32;     ///< of the output

@@ -422,7 +422,8 @@ Tensor Back::place(int i) {
       !Sweep::reserve(*whole, part->window, part->window + part->shape.numel()))
     return Tensor();
   entry->placed = true;
-  return detail::attach(whole->grad.impl().storage, part->dtype, part->shape, part->window);
+  return detail::attach(whole->grad.impl().storage, part->dtype, node_.inputs[i]->shape,
+                        part->window);
 }
 
 void Back::add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,

@@ -54,6 +54,7 @@ if(KIND STREQUAL installed)
   run(pkg-config --cflags --libs unroll)
   separate_arguments(options UNIX_COMMAND "${FLAGS} ${output}")
   run(${CXX} -std=c++20 ${SOURCE}/tests/consumer/main.cpp ${options} -o ${work}/by_pkg_config)
+  set(ENV{LD_LIBRARY_PATH} ${work}/moved/lib)  # where the libraries are shared ones
   run(${work}/by_pkg_config)
 elseif(KIND STREQUAL package)
   run(cpack --config ${BUILD}/CPackConfig.cmake -G DEB -B ${work}/package)

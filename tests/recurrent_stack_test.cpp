@@ -434,6 +434,32 @@ TEST_CASE("scan: long sequences are projected in pieces of some 256 rows, short 
   check({400, 2, 1600}, {.lengths = indices({400, 200})}, {204800, 204800, 204800, 204800, 140800});
 }
 
+TEST_CASE("scan: projected in pieces, a sequence has the gradients that it has at once") {
+  manual_seed(63);
+  const LSTMCell cell = to_f64(LSTMCell(3, 4));
+  const Tensor xs = random_leaf({40, 20, 3}), seed = random64({40, 20, 4});  // 800 rows
+  std::vector<Tensor> leaves = cell.parameters();
+  leaves.push_back(xs);
+  const Tensor projected = cell.project(xs);
+  for (bool reverse : {false, true}) {
+    CAPTURE(reverse);
+    auto state = LSTMState{zeros({20, 4}, DType::f64), zeros({20, 4}, DType::f64)};
+    std::vector<Tensor> expected(40);
+    for (std::int64_t k = 0; k < 40; ++k) {
+      const std::int64_t t = reverse ? 39 - k : k;
+      state = cell.step(projected[t], state);
+      expected[static_cast<std::size_t>(t)] = state.h;
+    }
+    const auto outputs = scan(cell, xs, {.reverse = reverse}).outputs;
+    CHECK(max_difference(outputs, stack(expected)) < 1e-14);
+    const auto ours = grad({outputs}, leaves, {.grad_outputs = {seed}});
+    const auto theirs =
+        grad({stack(expected)}, leaves, {.retain_graph = true, .grad_outputs = {seed}});
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+      CHECK(max_difference(ours[i], theirs[i]) < 1e-11);
+  }
+}
+
 TEST_CASE("scan: options that are off cost nothing in a time step") {
   const Echo echo;
   const auto by_hand = [&](const Tensor& xs) {

@@ -47,12 +47,18 @@ Tensor multiply_matrices(const Tensor& a, const Tensor& b, bool transposed,
   return out;
 }
 
-/// Adds g w, or g w', to the gradient of input i. What is there already is part of the product.
+/// Adds g w, or g w', to the gradient of input i, where it belongs. What is there already is part of
+/// the product.
 void add_product_of_rows(Back& back, int i, const Tensor& g, const Tensor& w, bool transposed) {
   if (!back.needs(i)) return;
   Tensor sum = back.take_grad(i);
   if (!sum.defined()) {
-    back.add(i, transposed ? linear(g, w) : matmul(g, w));
+    Tensor product = back.place(i);
+    if (product.defined())
+      multiply_matrices(g, w, transposed, Tensor(), product);
+    else
+      product = transposed ? linear(g, w) : matmul(g, w);
+    back.add(i, std::move(product));
   } else if (detail::is_exclusive(sum)) {
     multiply_matrices(g, w, transposed, sum, sum);
     back.add(i, std::move(sum));

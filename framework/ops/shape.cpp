@@ -76,8 +76,10 @@ Tensor reshape(const Tensor& x, const Shape& wanted) {
     const Tensor copy = detail::dense(x);
     value = detail::view(copy, shape, detail::contiguous_strides(shape), 0);
   }
-  return record("reshape", {x}, std::move(value), Keep::none,
-                [from = x.shape()](Back& back) { back.add(0, reshape(back.grad, from)); });
+  Tensor y = record("reshape", {x}, std::move(value), Keep::none,
+                    [from = x.shape()](Back& back) { back.add(0, reshape(back.grad, from)); });
+  if (y.impl().node) y.impl().node->passes_on = 0;
+  return y;
 }
 
 Tensor flatten(const Tensor& x, std::int64_t start, std::int64_t end) {
