@@ -123,15 +123,19 @@ struct Gemm {
         {tile<I / kVectors + 1, I % kVectors + 1, true>...}};
     return kTiles[packed][(rows - 1) * kVectors + vectors - 1];
   }
+  /// The tile of so many rows, and of vectors for so many columns.
+  static TileFn find_tile(bool packed, Index rows, Index columns) {
+    return find_tile(packed, rows, blocks(columns, kVector),
+                     std::make_integer_sequence<int, kRows * kVectors>());
+  }
 
-  /// The tile of so many rows and columns. Where the columns do not fill its vectors, C gets those
-  /// behind the first `skip` ones.
-  static void run_tile(bool packed, Index rows, Index columns, Index skip, Index k, const T* a,
-                       Index lda, const T* b, Index ldb, T* c, Index ldc, Addend d) {
+  /// Where the columns do not fill the vectors of the tile `run`, C gets those behind the first
+  /// `skip` ones.
+  [[gnu::always_inline]] static void run_tile(TileFn run, Index rows, Index columns, Index skip,
+                                              Index k, const T* a, Index lda, const T* b, Index ldb,
+                                              T* c, Index ldc, Addend d) {
     const Index width = padded(columns);
-    const TileFn run = find_tile(packed, rows, width / kVector,
-                                 std::make_integer_sequence<int, kRows * kVectors>());
-    if (columns == width) {
+    if (columns == width) [[likely]] {
       run(k, a, lda, b, ldb, c, ldc, d);
       return;
     }
@@ -328,13 +332,15 @@ struct Gemm {
           panel = b.data + j - skip;
           ldb = b.row_stride;
         }
+        const TileFn low = find_tile(packed, rows_low, columns);
+        const TileFn high = rows_extra > 0 ? find_tile(packed, rows_low + 1, columns) : low;
         row = block_row;
         for (Index s = s0; s < s1; ++s) {
           const Index rows = rows_low + (s < rows_extra);
           const T* strip =
               packed ? strip_buffer + (row - block_row) * k : a.data + row * a.row_stride;
-          run_tile(packed, rows, columns, skip, k, strip, a.row_stride, panel, ldb,
-                   c + row * ldc + j, ldc, d.from(row, j));
+          run_tile(s < rows_extra ? high : low, rows, columns, skip, k, strip, a.row_stride, panel,
+                   ldb, c + row * ldc + j, ldc, d.from(row, j));
           row += rows;
         }
       }
@@ -458,8 +464,8 @@ struct Gemm {
       if (accumulate) d = {c, ldc};
       for (Index j = 0; j < columns; j += kPanel) {
         const Index width = columns - j < kPanel ? columns - j : kPanel;
-        run_tile(false, 1, width, 0, k, a.data, 0, b + (first_column + j) * k, padded(width), c + j,
-                 ldc, d.from(0, j));
+        run_tile(find_tile(false, 1, width), 1, width, 0, k, a.data, 0, b + (first_column + j) * k,
+                 padded(width), c + j, ldc, d.from(0, j));
       }
       return;
     }
