@@ -81,12 +81,12 @@ const T* packed(const Tensor& b, bool transposed) {
   }
   void* panels = entry->panels.load(std::memory_order_relaxed);
   if (!panels) {
-    const auto& k = kernels::float_kernels<T>();
-    entry->bytes =
-        k.packed_size(entry->rows, entry->columns) * static_cast<std::int64_t>(sizeof(T));
+    entry->bytes = kernels::float_kernels<T>().packed_size(entry->rows, entry->columns) *
+                   static_cast<std::int64_t>(sizeof(T));
     panels = pool_allocate(static_cast<std::size_t>(entry->bytes));
-    k.pack(entry->rows, entry->columns, {read<T>(b), entry->row_stride, entry->column_stride},
-           static_cast<T*>(panels));
+    kernels::pack<T>(entry->rows, entry->columns,
+                     {read<T>(b), entry->row_stride, entry->column_stride},
+                     static_cast<T*>(panels));
     entry->panels.store(panels, std::memory_order_release);
   }
   return static_cast<T*>(panels);

@@ -25,16 +25,6 @@ namespace {
 
 const FloatKernels<float>& table() { return active().f32; }
 
-/// Threads share the panels out.
-void pack_panels(std::int64_t k, std::int64_t n, MatrixRef<float> b, float* out) {
-  const std::int64_t panel = table().panel_columns;
-  parallel_for(0, (n + panel - 1) / panel, 4, [&](std::int64_t first, std::int64_t last) {
-    const std::int64_t begin = first * panel, end = std::min(last * panel, n);
-    table().pack(k, end - begin, {b.data + begin * b.col_stride, b.row_stride, b.col_stride},
-                 out + k * begin);
-  });
-}
-
 }  // namespace
 
 HandLSTM::HandLSTM(Size s)
@@ -65,13 +55,13 @@ HandLSTM::HandLSTM(Size s)
 }
 
 void HandLSTM::pack() {
-  pack_panels(I, 4 * H, {w, 4 * H, 1}, packed_w_);
-  if (B > 1) pack_panels(H, 4 * H, {u, 4 * H, 1}, packed_u_);
+  unroll::kernels::pack<float>(I, 4 * H, {w, 4 * H, 1}, packed_w_);
+  if (B > 1) unroll::kernels::pack<float>(H, 4 * H, {u, 4 * H, 1}, packed_u_);
 }
 
 void HandLSTM::pack_transposed(bool input_grad) {
-  if (input_grad) pack_panels(4 * H, I, {w, 1, 4 * H}, packed_w_transposed_);
-  if (B > 1) pack_panels(4 * H, H, {u, 1, 4 * H}, packed_u_transposed_);
+  if (input_grad) unroll::kernels::pack<float>(4 * H, I, {w, 1, 4 * H}, packed_w_transposed_);
+  if (B > 1) unroll::kernels::pack<float>(4 * H, H, {u, 1, 4 * H}, packed_u_transposed_);
 }
 
 void HandLSTM::step_product(std::int64_t m, std::int64_t n, std::int64_t k, const float* a,

@@ -61,6 +61,10 @@ namespace {
 constexpr std::int64_t kWorkPerThread = 1 << 17;
 constexpr std::int64_t kWorthWaking = 1 << 21;
 
+/// The same for elements that are packed.
+constexpr std::int64_t kPackedPerThread = 1 << 13;
+constexpr std::int64_t kPackedWorthWaking = 1 << 17;
+
 constexpr std::int64_t kRowGroup = 16;
 /// Rows of a time step: from so many on each thread takes some of the sequences, and finds their
 /// rows in its cache in every operation of every time step.
@@ -68,6 +72,14 @@ constexpr std::int64_t kBatch = 16;
 
 /// Rows that a part of so many must have to be computed as the whole is.
 std::int64_t fewest_rows(std::int64_t m) { return m > kRowsInPlace ? kRowsInPlace + 1 : kRowGroup; }
+
+/// Whether C [m, n] of a product without a packed B is cut into columns: where that is its longer
+/// side, so that most is packed once; but into rows where some threads would get a panel more than
+/// others, of few.
+bool cut_into_columns(std::int64_t m, std::int64_t n, std::int64_t panel) {
+  if (n < m || m < 4 * kRowGroup || m > kRowsInPlace) return n >= m;
+  return n >= 12 * panel || n % panel == 0;
+}
 
 /// Shares C [m, n] out: calls f(first_row, last_row, first_column, last_column) on parts of it, cut
 /// into groups of rows or columns, the last one up to twice as large. With the right groups a part
@@ -104,14 +116,28 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, Matrix
   // One row or column is computed in tiles of its own, of 8 vectors.
   const std::int64_t tiles = 8 * kernels.panel_columns;
   share(
-      m, n, k, n >= m, n == 1 ? tiles : kRowGroup, m == 1 ? tiles : kernels.panel_columns,
-      fewest_rows(m),
+      m, n, k, cut_into_columns(m, n, kernels.panel_columns), n == 1 ? tiles : kRowGroup,
+      m == 1 ? tiles : kernels.panel_columns, fewest_rows(m),
       [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
         kernels.gemm(last_row - row, last_column - column, k,
                      {a.data + row * a.row_stride, a.row_stride, a.col_stride},
                      {b.data + column * b.col_stride, b.row_stride, b.col_stride},
                      c + row * ldc + column, ldc, accumulate, d.from(row, column));
       });
+}
+
+template <class T>
+void pack(std::int64_t k, std::int64_t n, MatrixRef<T> b, T* out) {
+  const FloatKernels<T>& kernels = float_kernels<T>();
+  const std::int64_t panel = kernels.panel_columns;
+  parallel_for(
+      0, (n + panel - 1) / panel, kPackedPerThread / (k * panel + 1) + 1,
+      [&](std::int64_t first, std::int64_t last) {
+        const std::int64_t begin = first * panel, end = std::min(last * panel, n);
+        kernels.pack(k, end - begin, {b.data + begin * b.col_stride, b.row_stride, b.col_stride},
+                     out + k * begin);
+      },
+      k * n >= kPackedWorthWaking);
 }
 
 template <class T>
@@ -135,8 +161,8 @@ void gemm_sum(std::int64_t m, std::int64_t n, const Term<T>* terms, std::int64_t
   std::int64_t k = 0;
   for (std::int64_t t = 0; t < count; ++t) k += terms[t].k;
   share(
-      m, n, k, n >= m, n == 1 ? tiles : kRowGroup, m == 1 ? tiles : kernels.panel_columns,
-      fewest_rows(m),
+      m, n, k, cut_into_columns(m, n, kernels.panel_columns), n == 1 ? tiles : kRowGroup,
+      m == 1 ? tiles : kernels.panel_columns, fewest_rows(m),
       [&](std::int64_t row, std::int64_t last_row, std::int64_t column, std::int64_t last_column) {
         kernels.gemm_sum(last_row - row, last_column - column, terms, count, row, column,
                          c + row * ldc + column, ldc, accumulate);
@@ -147,6 +173,8 @@ template void gemm_sum(std::int64_t, std::int64_t, const Term<float>*, std::int6
                        std::int64_t, bool);
 template void gemm_sum(std::int64_t, std::int64_t, const Term<double>*, std::int64_t, double*,
                        std::int64_t, bool);
+template void pack(std::int64_t, std::int64_t, MatrixRef<float>, float*);
+template void pack(std::int64_t, std::int64_t, MatrixRef<double>, double*);
 template void gemm_packed(std::int64_t, std::int64_t, std::int64_t, MatrixRef<float>, const float*,
                           float*, std::int64_t, bool, Addend<float>);
 template void gemm_packed(std::int64_t, std::int64_t, std::int64_t, MatrixRef<double>,

@@ -247,7 +247,11 @@ template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, MatrixRef<T> b, T* c,
           std::int64_t ldc, bool accumulate, Addend<T> d = {});
 
-/// The same with B in the panels of FloatKernels::pack.
+/// FloatKernels::pack, shared between the threads.
+template <class T>
+void pack(std::int64_t k, std::int64_t n, MatrixRef<T> b, T* out);
+
+/// The same as gemm with B in the panels that pack makes.
 template <class T>
 void gemm_packed(std::int64_t m, std::int64_t n, std::int64_t k, MatrixRef<T> a, const T* packed_b,
                  T* c, std::int64_t ldc, bool accumulate, Addend<T> d = {});
