@@ -47,8 +47,8 @@ Tensor multiply_matrices(const Tensor& a, const Tensor& b, bool transposed,
   return out;
 }
 
-/// Adds g w, or g w', to the gradient of input i, where it belongs. What is there already is part of
-/// the product.
+/// Adds g w, or g w', to the gradient of input i, where it belongs. What is there already is part
+/// of the product.
 void add_product_of_rows(Back& back, int i, const Tensor& g, const Tensor& w, bool transposed) {
   if (!back.needs(i)) return;
   Tensor sum = back.take_grad(i);
