@@ -95,8 +95,11 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
   std::vector<Tensor> outputs(static_cast<std::size_t>(T));
   Tensor mask;
   for (std::int64_t done = 0, n = 0; done < T; done += n) {
-    const std::int64_t whole = steps_of(piece), odd = (T - done) % whole;
-    n = T * rows <= kWholeRows ? T : done == 0 ? std::min(whole, T) : odd > 0 ? odd : whole;
+    n = T;
+    if (T * rows > kWholeRows) {
+      const std::int64_t whole = steps_of(piece), odd = (T - done) % whole;
+      n = done == 0 ? std::min(whole, T) : odd > 0 ? odd : whole;
+    }
     const std::int64_t first = options.reverse ? T - done - n : done;
     const Tensor projected = walker.project(n == T ? xs : narrow(xs, 0, first, n));
     piece = next_piece(projected);
