@@ -45,16 +45,8 @@ done
 
 # --- Building ------------------------------------------------------------------------------------
 
-peer_packages() { sed -e 's/#.*//' -e 's/ *$//' -e '/^$/d' "$benchmarks/peers/packages.txt"; }
-if [[ -n $with_peers ]]; then
-  mapfile -t packages < <(peer_packages)
-  if ! installed=$(dpkg-query -W -f '${db:Status-Status}\n' "${packages[@]}" 2>/dev/null) ||
-    grep -qvx installed <<<"$installed"; then
-    say "Installing the packages ${packages[*]}"
-    apt_install "${packages[@]}" >&2 </dev/null || die "could not install them"
-  fi
-fi
-install_packages
+[[ -z $with_peers ]] || install_packages "$benchmarks/peers/packages.txt"
+install_packages packages.txt
 configure benchmark
 (cd "$root" && cmake --preset benchmark) >/dev/null </dev/null  # it may find new packages
 build_programs {train,fwd,stream,overhead,charlm,memory,peak}_benchmark

@@ -10,8 +10,8 @@ die() {
   exit 2
 }
 
-# prepare "LISTS" "$@": installs what is missing of these lists in cmake/. Under sudo the rest of the script is then run again as the
-# owner of the project, so that no file in it belongs to root.
+# prepare "LISTS" "$@": installs what is missing of these lists in cmake/. Under sudo the rest of the
+# script is then run again as the owner of the project, so that no file in it belongs to root.
 prepare() {
   install_packages $1
   shift
@@ -20,7 +20,9 @@ prepare() {
   fi
 }
 
+# install_packages LIST...: files with a package per line, in cmake/ if no path is given.
 install_packages() {
+  (($#)) || die "install_packages: which list?"
   local packages installed missing
   mapfile -t packages < <(cd "$root/cmake" && sed -e 's/#.*//' -e 's/ *$//' -e '/^$/d' "$@")
   if ! command -v apt-get >/dev/null; then
