@@ -63,9 +63,9 @@ void release(Node* node) {
 }
 
 Node::~Node() {
-  for (std::uint32_t i = 0; i < input_count; ++i) inputs[i].~Ref();
-  if (saved)
-    for (std::uint32_t i = 0; i < input_count; ++i) saved[i].~Saved();
+  for (std::uint32_t i = 0; i < input_count; ++i) inputs()[i].~Ref();
+  if (saves)
+    for (std::uint32_t i = 0; i < input_count; ++i) saved()[i].~Saved();
   delete hooks;
 }
 
@@ -74,8 +74,8 @@ void Node::release_buffers() noexcept {
   released = true;
   drop_rule();
   output.reset();
-  if (saved)
-    for (std::uint32_t i = 0; i < input_count; ++i) saved[i].tensor = Tensor();
+  if (saves)
+    for (std::uint32_t i = 0; i < input_count; ++i) saved()[i].tensor = Tensor();
 }
 
 bool any_requires_grad(const Inputs& inputs) {
@@ -84,34 +84,30 @@ bool any_requires_grad(const Inputs& inputs) {
   return false;
 }
 
-void* allocate_node(std::size_t bytes, std::size_t inputs, bool saves, std::uint32_t& total) {
-  total = static_cast<std::uint32_t>(bytes +
-                                     inputs * (sizeof(Ref<Node>) + (saves ? sizeof(Saved) : 0)));
-  return pool_allocate(total);
-}
-
 void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value, Keep keep,
-          std::size_t bytes, bool saves, std::uint32_t total) {
-  char* memory = reinterpret_cast<char*>(&node) + bytes;
+          std::uint32_t size) {
+  const TensorImpl& result = value.impl();
   node.op = op;
-  node.allocated = total;
-  node.dtype = value.dtype();
-  node.shape = value.shape();
-  node.inputs = reinterpret_cast<Ref<Node>*>(memory);
-  if (saves) node.saved = reinterpret_cast<Saved*>(memory + inputs.size() * sizeof(Ref<Node>));
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    new (node.inputs + i) Ref<Node>(inputs[i].impl().node);
-    if (!saves) continue;
-    new (node.saved + i) Saved;
-    if (!keep.has_input(static_cast<int>(i))) continue;
-    node.saved[i].tensor = inputs[i];
-    node.saved[i].version = version(inputs[i]);
-  }
+  node.allocated = size;
   node.input_count = static_cast<std::uint32_t>(inputs.size());
-  node.is_view = node.inputs[0] && value.impl().storage == inputs[0].impl().storage;
+  node.saves = keep.has_any_input();
+  node.dtype = result.dtype;
+  node.shape = result.shape;
+  Ref<Node>* const places = node.inputs();
+  for (std::size_t i = 0; i < inputs.size(); ++i) new (places + i) Ref<Node>(inputs[i].impl().node);
+  if (node.saves) {
+    Saved* saved = node.saved();
+    for (std::size_t i = 0; i < inputs.size(); ++i, ++saved) {
+      new (saved) Saved;
+      if (!keep.has_input(static_cast<int>(i))) continue;
+      saved->tensor = inputs[i];
+      saved->version = version(inputs[i]);
+    }
+  }
+  node.is_view = places[0] && result.storage == inputs[0].impl().storage;
   if (keep.has_output()) {
-    node.output = value.impl().storage;
-    node.output_offset = value.impl().offset;
+    node.output = result.storage;
+    node.output_offset = result.offset;
     node.output_version = version(value);
   }
 }
@@ -126,20 +122,18 @@ struct detail::Result final : Node {
 };
 
 const detail::Node* detail::operation_of(const Node* node) {
-  return dynamic_cast<const Result*>(node) ? node->inputs[0].get() : node;
+  return dynamic_cast<const Result*>(node) ? node->input(0) : node;
 }
 
 void detail::link_result(Node& operation, int k, const Tensor& value) {
-  std::uint32_t total = 0;
-  void* memory = allocate_node(sizeof(Result), 1, false, total);
-  auto* node = new (memory) Result(k);
+  const std::uint32_t size = node_size(sizeof(Result), 1, false);
+  auto* node = new (pool_allocate(size)) Result(k);
   node->op = operation.op;
-  node->allocated = total;
+  node->allocated = size;
+  node->input_count = 1;
   node->dtype = value.dtype();
   node->shape = value.shape();
-  node->inputs = reinterpret_cast<Ref<Node>*>(static_cast<char*>(memory) + sizeof(Result));
-  new (node->inputs) Ref<Node>(Ref<Node>::share(&operation));
-  node->input_count = 1;
+  new (node->inputs()) Ref<Node>(Ref<Node>::share(&operation));
   value.impl().node = Ref<Node>::adopt(node);
 }
 

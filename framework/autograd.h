@@ -96,31 +96,33 @@ struct Saved {
   std::uint32_t version = 0;
 };
 
-/// A tensor's place on the tape: a leaf, or the result of one operation.
+/// A tensor's place on the tape: a leaf, or the result of one operation. Long tapes are walked node
+/// by node, so what a walk reads stands in the first 64 bytes.
 struct Node {
   std::int32_t count = 1;
   bool leaf = false;
-  bool released = false;       ///< a sweep has freed what the rule needs
-  bool keeps_grad = false;     ///< a leaf, or asked to by retain_grad()
+  bool released = false;    ///< a sweep has freed what the rule needs
+  bool keeps_grad = false;  ///< a leaf, or asked to by retain_grad()
+  bool saves = false;       ///< there are saved()
+  std::uint32_t allocated = 0;  ///< bytes of this object, with its inputs
+  std::uint32_t input_count = 0;
+  std::uint64_t sweep = 0;  ///< not of a leaf: the sweep that last saw it
+  union {
+    std::int64_t slot = 0;  ///< its place in that sweep
+    Node* next_dead;        ///< while nodes are taken down
+  };
+  Ref<Storage> output;  ///< the result's memory where the rule reads the result
+  std::uint32_t output_version = 0;
+  DType dtype = DType::f32;    ///< of the output
   bool is_view = false;        ///< on the memory of the first input
   bool is_transpose = false;   ///< of a matrix
   std::int8_t passes_on = -1;  ///< an input that gets these elements, as they are and no others
   const char* op = "leaf";
-  std::int64_t window = -1;     ///< of one piece of its input: where it begins, in elements
-  DType dtype = DType::f32;     ///< of the output
-  Shape shape;                  ///< of the output
-  std::uint32_t allocated = 0;  ///< bytes of this object
-  std::uint32_t input_count = 0;
-  Ref<Node>* inputs = nullptr;  ///< null where an input needs no gradient
-  Saved* saved = nullptr;       ///< one per input, or null when none is kept
-  Ref<Storage> output;          ///< the result's memory where the rule reads the result
   std::int64_t output_offset = 0;
-  std::uint32_t output_version = 0;
-  Tensor grad;  ///< .grad
+  std::int64_t window = -1;  ///< of one piece of its input: where it begins, in elements
+  Shape shape;               ///< of the output
+  Tensor grad;               ///< .grad
   std::vector<std::pair<std::int64_t, Hook>>* hooks = nullptr;
-  std::uint64_t sweep = 0;  ///< not of a leaf: the sweep that last saw it, and its place there
-  std::int64_t slot = 0;
-  Node* next_dead = nullptr;
 
   Node() = default;
   Node(const Node&) = delete;
@@ -131,6 +133,16 @@ struct Node {
   /// Lets go of everything that the rule captured.
   virtual void drop_rule() noexcept {}
   void release_buffers() noexcept;
+
+  /// What the operation was applied to; null where an input needs no gradient. They lie at the end
+  /// of this object.
+  Ref<Node>* inputs() {
+    return reinterpret_cast<Ref<Node>*>(reinterpret_cast<char*>(this) + allocated) - input_count;
+  }
+  const Node* input(std::int64_t i) const { return const_cast<Node*>(this)->inputs()[i].get(); }
+  Node* input(std::int64_t i) { return inputs()[i].get(); }
+  /// One per input, in front of those, if any is kept.
+  Saved* saved() { return reinterpret_cast<Saved*>(inputs()) - input_count; }
 };
 
 }  // namespace detail
@@ -253,10 +265,13 @@ bool any_requires_grad(const Inputs& inputs);
 const Node* operation_of(const Node* node);
 /// Makes `value` result k of an operation.
 void link_result(Node& operation, int k, const Tensor& value);
-/// Memory for a node of `bytes` followed by its inputs and, if kept, saved tensors.
-void* allocate_node(std::size_t bytes, std::size_t inputs, bool saves, std::uint32_t& total);
+/// Bytes of a node of `bytes` followed by what it saves of its inputs, if anything, and these.
+inline std::uint32_t node_size(std::size_t bytes, std::size_t inputs, bool saves) {
+  return static_cast<std::uint32_t>(bytes +
+                                    inputs * (sizeof(Ref<Node>) + (saves ? sizeof(Saved) : 0)));
+}
 void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value, Keep keep,
-          std::size_t bytes, bool saves, std::uint32_t total);
+          std::uint32_t size);
 
 /// The node of an operation whose (first) result is `value`.
 template <class Rule>
@@ -264,11 +279,9 @@ Ref<Node> make_node(const char* op, const Inputs& inputs, const Tensor& value, K
                     Rule&& rule) {
   using N = OpNode<Rule>;
   static_assert(alignof(N) <= 64);
-  const bool saves = keep.has_any_input();
-  std::uint32_t total = 0;
-  void* memory = allocate_node(sizeof(N), inputs.size(), saves, total);
-  auto node = Ref<Node>::adopt(new (memory) N(std::move(rule)));
-  link(*node, op, inputs, value, keep, sizeof(N), saves, total);
+  const std::uint32_t size = node_size(sizeof(N), inputs.size(), keep.has_any_input());
+  auto node = Ref<Node>::adopt(new (pool_allocate(size)) N(std::move(rule)));
+  link(*node, op, inputs, value, keep, size);
   return node;
 }
 

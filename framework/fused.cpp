@@ -111,7 +111,7 @@ struct Origins {
     };
     for (const Tensor& y : results) reach(y.impl().node.get());
     for (std::size_t i = 0; i < behind.size(); ++i)
-      for (std::uint32_t k = 0; k < behind[i]->input_count; ++k) reach(behind[i]->inputs[k].get());
+      for (std::uint32_t k = 0; k < behind[i]->input_count; ++k) reach(behind[i]->input(k));
     for (const Trace::Origin& o : traced.origins) {
       const Node* node = o.tensor.impl().node.get();
       const auto v = static_cast<std::size_t>(o.value);

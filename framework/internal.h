@@ -86,7 +86,7 @@ Tensor make(const Shape& shape, DType dtype);
 /// Not initialised, with the shape and dtype of a contiguous x.
 Tensor empty_like(const Tensor& x);
 /// A window on the memory of x.
-Tensor view(const Tensor& x, Shape shape, Shape strides, std::int64_t offset);
+Tensor view(const Tensor& x, const Shape& shape, const Shape& strides, std::int64_t offset);
 /// A contiguous tensor on existing memory.
 Tensor attach(Ref<Storage> storage, DType dtype, const Shape& shape, std::int64_t offset);
 /// x's memory as if x had this shape: stride 0 where it repeats.

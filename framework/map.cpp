@@ -222,13 +222,15 @@ void map_into(const Tensor& out, Op op, std::initializer_list<const Tensor*> ope
 Tensor map(const char* name, Op op, std::initializer_list<const Tensor*> operands, double s0,
            double s1) {
   const Tensor& first = **operands.begin();
-  bool simple = first.is_contiguous();
+  const TensorImpl& like = first.impl();
+  bool simple = like.contiguous && !trace;
   for (const Tensor* x : operands) {
-    if (x->dtype() != first.dtype()) require_same_dtype(name, first, *x);
-    simple = simple && x->shape() == first.shape() && x->is_contiguous();
+    const TensorImpl& impl = x->impl();
+    if (impl.dtype != like.dtype) require_same_dtype(name, first, *x);
+    simple = simple && (&impl == &like || (impl.contiguous && impl.shape == like.shape));
   }
   if (op >= kernels::kFirstFloatOp) require_floating(name, first);
-  if (!simple || trace) {
+  if (!simple) {
     Shape shape = first.shape();
     for (const Tensor* x : operands) shape = broadcast_shapes(name, shape, x->shape());
     Tensor out = empty(shape, first.dtype());

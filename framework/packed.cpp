@@ -42,7 +42,7 @@ std::atomic_ref<Packed*> list_of(Storage& storage) { return std::atomic_ref(stor
 /// multiplied first after a checkpoint was loaded.
 bool is_weight(const TensorImpl& b) {
   const Node* node = b.node.get();
-  while (node && node->is_view) node = node->inputs[0].get();
+  while (node && node->is_view) node = node->input(0);
   return node && node->leaf;
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 /// Shape: the sizes of a tensor's dimensions.
 
-#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <iosfwd>
@@ -11,7 +10,7 @@
 
 namespace unroll {
 
-/// A short list of integers: sizes, strides or dimension numbers. Up to six lie in the object
+/// A short list of integers: sizes, strides or dimension numbers. Up to four lie in the object
 /// itself; more go to the heap, so any rank works.
 class Shape {
  public:
@@ -26,40 +25,40 @@ class Shape {
     for (std::size_t i = 0; i < count; ++i) data()[i] = values[i];
   }
   /// A copy.
-  Shape(const Shape& other) : size_(other.size_), local_(other.local_) {  // all of it: no branch
-    if (other.heap_) copy_heap(other);
+  Shape(const Shape& other) : size_(other.size_), numbers_(other.numbers_) {
+    if (other.on_heap()) copy_heap(other);
   }
   /// Takes over; `other` is empty then.
   Shape(Shape&& other) noexcept
-      : heap_(std::exchange(other.heap_, nullptr)),
-        size_(std::exchange(other.size_, 0)),
+      : size_(std::exchange(other.size_, 0)),
         capacity_(std::exchange(other.capacity_, kLocal)),
-        local_(other.local_) {}
+        numbers_(other.numbers_) {}
   /// Becomes a copy.
   Shape& operator=(const Shape& other) {
-    if (heap_ || other.heap_) return *this = Shape(other);
+    if (on_heap() || other.on_heap()) return *this = Shape(other);
     size_ = other.size_;
-    local_ = other.local_;
+    numbers_ = other.numbers_;
     return *this;
   }
   /// Takes over; `other` is empty then.
   Shape& operator=(Shape&& other) noexcept {
-    std::swap(heap_, other.heap_);
     std::swap(capacity_, other.capacity_);
+    std::swap(numbers_, other.numbers_);
     size_ = std::exchange(other.size_, 0);
-    local_ = other.local_;
     return *this;
   }
-  ~Shape() { delete[] heap_; }
+  ~Shape() {
+    if (on_heap()) delete[] numbers_.heap;
+  }
 
   /// How many numbers: a tensor's rank.
   std::int64_t size() const { return size_; }
   /// Whether there is none: a scalar's shape.
   bool empty() const { return size_ == 0; }
   /// The numbers in a row.
-  const std::int64_t* data() const { return heap_ ? heap_ : local_.data(); }
+  const std::int64_t* data() const { return on_heap() ? numbers_.heap : numbers_.local; }
   /// The numbers in a row, to write.
-  std::int64_t* data() { return heap_ ? heap_ : local_.data(); }
+  std::int64_t* data() { return on_heap() ? numbers_.heap : numbers_.local; }
   /// The first one.
   const std::int64_t* begin() const { return data(); }
   /// Behind the last one.
@@ -88,10 +87,11 @@ class Shape {
   }
   /// Takes one out.
   void erase(std::int64_t position) {
-    if (heap_) {
-      for (std::int64_t i = position; i + 1 < size_; ++i) heap_[i] = heap_[i + 1];
+    if (on_heap()) {
+      for (std::int64_t i = position; i + 1 < size_; ++i) data()[i] = data()[i + 1];
     } else {  // as many moves for any position, and no branch
-      for (std::int64_t i = 0; i + 1 < kLocal; ++i) local_[at(i)] = local_[at(i + (i >= position))];
+      std::int64_t* x = numbers_.local;
+      for (std::int64_t i = 0; i + 1 < kLocal; ++i) x[i] = x[i + (i >= position)];
     }
     --size_;
   }
@@ -112,32 +112,39 @@ class Shape {
   /// Whether both have the same numbers.
   friend bool operator==(const Shape& a, const Shape& b) {
     if (a.size_ != b.size_) return false;
+    const std::int64_t *x = a.data(), *y = b.data();
     for (std::int64_t i = 0; i < a.size_; ++i)
-      if (a[i] != b[i]) return false;
+      if (x[i] != y[i]) return false;
     return true;
   }
 
  private:
-  static constexpr std::int32_t kLocal = 6;
-  static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+  static constexpr std::int32_t kLocal = 4;
+  bool on_heap() const { return capacity_ > kLocal; }
 
   void grow(std::int64_t count) {
     auto* bigger = new std::int64_t[static_cast<std::size_t>(count)];
     for (std::int64_t i = 0; i < size_; ++i) bigger[i] = data()[i];
-    delete[] heap_;
-    heap_ = bigger;
+    if (on_heap()) delete[] numbers_.heap;
+    numbers_.heap = bigger;
     capacity_ = static_cast<std::int32_t>(count);
   }
   void copy_heap(const Shape& other) {
-    heap_ = new std::int64_t[static_cast<std::size_t>(size_)];
+    if (size_ <= kLocal) {
+      for (std::int64_t i = 0; i < size_; ++i) numbers_.local[i] = other.numbers_.heap[i];
+      return;
+    }
+    numbers_.heap = new std::int64_t[static_cast<std::size_t>(size_)];
     capacity_ = size_;
-    for (std::int64_t i = 0; i < size_; ++i) heap_[i] = other.heap_[i];
+    for (std::int64_t i = 0; i < size_; ++i) numbers_.heap[i] = other.numbers_.heap[i];
   }
 
-  std::int64_t* heap_ = nullptr;
   std::int32_t size_ = 0;
   std::int32_t capacity_ = kLocal;
-  std::array<std::int64_t, kLocal> local_ = {};
+  union {
+    std::int64_t local[kLocal] = {};
+    std::int64_t* heap;
+  } numbers_;
 };
 
 /// "(2, 3)"; "()" for a scalar.

@@ -81,7 +81,7 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
     while (!path.empty()) {
       Visit& visit = path.back();
       if (visit.next < visit.node->input_count) {
-        enter(visit.node->inputs[visit.next++].get());
+        enter(visit.node->input(visit.next++));
         continue;
       }
       visit.node->slot = static_cast<std::int64_t>(entries.size());
@@ -109,7 +109,7 @@ void Back::Sweep::restrict_to(const std::vector<Tensor>& targets) {
   for (Entry& entry : entries) {
     entry.passes = false;
     for (std::uint32_t i = 0; !entry.passes && i < entry.node->input_count; ++i)
-      if (const Entry* input = find(entry.node->inputs[i].get())) entry.passes = input->wanted;
+      if (const Entry* input = find(entry.node->input(i))) entry.passes = input->wanted;
     entry.wanted = entry.passes || entry.target;
   }
 }
@@ -277,12 +277,12 @@ void Back::Sweep::keep_grad(Node& node, Entry& entry) {
 // --- What a rule asks for -----------------------------------------------------------------------
 
 bool Back::needs(int i) const {
-  const auto* entry = sweep_.find(node_.inputs[i].get());
+  const auto* entry = sweep_.find(node_.input(i));
   return entry && entry->wanted;
 }
 
 Tensor Back::in(int i) const {
-  const detail::Saved& saved = node_.saved[i];
+  const detail::Saved& saved = node_.saved()[i];
   if (detail::version(saved.tensor) != saved.version)
     fail<GraphError>(
         "backward: input {} of {}, a tensor of shape {}, was written in place after it "
@@ -303,7 +303,7 @@ Tensor Back::out() const {
 }
 
 void Back::add(int i, Tensor g) {
-  auto* entry = sweep_.find(node_.inputs[i].get());
+  auto* entry = sweep_.find(node_.input(i));
   if (!entry || !entry->wanted || entry->placed) return;
   const Node& input = *entry->node;
   if (g.dtype() != input.dtype)
@@ -323,7 +323,7 @@ void Back::add(int i, Tensor g) {
 }
 
 Tensor Back::take_grad(int i) {
-  auto* entry = sweep_.find(node_.inputs[i].get());
+  auto* entry = sweep_.find(node_.input(i));
   if (!entry || !entry->wanted || entry->placed || sweep_.watched || create_graph())
     return Tensor();
   Sweep::finish(*entry);
@@ -331,11 +331,11 @@ Tensor Back::take_grad(int i) {
 }
 
 bool Back::puts_off(int i) const {
-  const Sweep::Entry* entry = sweep_.find(node_.inputs[i].get());
+  const Sweep::Entry* entry = sweep_.find(node_.input(i));
   if (!entry || !entry->wanted || create_graph()) return false;
   const Node& weight = *entry->node;
   if (!weight.is_transpose) return weight.leaf;
-  return weight.inputs[0]->leaf && !weight.hooks && !weight.keeps_grad && !entry->target;
+  return weight.input(0)->leaf && !weight.hooks && !weight.keeps_grad && !entry->target;
 }
 
 void Back::add_product(int i, const Tensor& a, const Tensor& g) {
@@ -343,9 +343,9 @@ void Back::add_product(int i, const Tensor& a, const Tensor& g) {
     if (needs(i)) add(i, matmul(transpose(a), g));
     return;
   }
-  const Node* weight = node_.inputs[i].get();
+  const Node* weight = node_.input(i);
   const bool transposed = weight->is_transpose;
-  Sweep::Entry& entry = *sweep_.find(transposed ? weight->inputs[0].get() : weight);
+  Sweep::Entry& entry = *sweep_.find(transposed ? weight->input(0) : weight);
   Sweep::Extra& extra = entry.extra.make();
   extra.products.push_back(transposed ? Product{g, a} : Product{a, g});
   extra.rows += a.shape()[0];
@@ -353,7 +353,7 @@ void Back::add_product(int i, const Tensor& a, const Tensor& g) {
 }
 
 void Back::pass_to_operation(int k) {
-  Sweep::Entry* operation = sweep_.find(node_.inputs[0].get());
+  Sweep::Entry* operation = sweep_.find(node_.input(0));
   if (!operation || !operation->wanted) return;
   auto& results = operation->extra.make().results;
   if (results.size() < static_cast<std::size_t>(k)) results.resize(static_cast<std::size_t>(k));
@@ -383,7 +383,7 @@ Tensor Back::result(int k, Tensor value) const {
 }
 
 bool Back::add_rows(int i, const Tensor& rows, const Tensor& values) {
-  const auto* entry = sweep_.find(node_.inputs[i].get());
+  const auto* entry = sweep_.find(node_.input(i));
   if (!entry || !entry->wanted || !entry->node->leaf || entry->node->hooks || entry->target ||
       create_graph())
     return false;
@@ -392,12 +392,12 @@ bool Back::add_rows(int i, const Tensor& rows, const Tensor& values) {
 }
 
 Tensor Back::part_target(int i) {
-  auto* entry = sweep_.find(node_.inputs[i].get());
+  auto* entry = sweep_.find(node_.input(i));
   return entry && entry->wanted ? Sweep::own_grad(*entry) : Tensor();
 }
 
 void Back::add_window(int i, Tensor (*take)(const void*, const Tensor&), const void* context) {
-  auto* entry = sweep_.find(node_.inputs[i].get());
+  auto* entry = sweep_.find(node_.input(i));
   if (!entry || !entry->wanted) return;
   Sweep::add_window(*entry, take, context, grad);
 }
@@ -408,28 +408,28 @@ Tensor Back::place(int i) {
     return e && e->wanted && !e->target && !e->shared && !e->grad.defined() && !e->node->hooks &&
            !e->node->keeps_grad;
   };
-  const Node* part = node_.inputs[i].get();
+  const Node* part = node_.input(i);
   auto* entry = sweep_.find(part);
   if (!untouched(entry)) return Tensor();
   if (part->passes_on >= 0) {
-    part = part->inputs[part->passes_on].get();
+    part = part->input(part->passes_on);
     entry = sweep_.find(part);
     if (!untouched(entry)) return Tensor();
   }
   if (part->window < 0) return Tensor();
-  auto* whole = sweep_.find(part->inputs[0].get());
+  auto* whole = sweep_.find(part->input(0));
   if (!whole || !whole->wanted || part->shape.numel() == 0 ||
       !Sweep::reserve(*whole, part->window, part->window + part->shape.numel()))
     return Tensor();
   entry->placed = true;
-  return detail::attach(whole->grad.impl().storage, part->dtype, node_.inputs[i]->shape,
+  return detail::attach(whole->grad.impl().storage, part->dtype, node_.input(i)->shape,
                         part->window);
 }
 
 void Back::add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,
                              const std::function<Tensor(const Tensor&)>& take) {
   if (!needs(i)) return;
-  const Node& input = *node_.inputs[i];
+  const Node& input = *node_.input(i);
   Tensor whole = zeros(input.shape, input.dtype);
   {
     NoGrad no_grad;

@@ -65,7 +65,7 @@ std::vector<const Node*> nodes_behind(const Node* y) {
   while (!path.empty()) {
     const Node* node = path.back().first;
     if (path.back().second < node->input_count) {
-      enter(node->inputs[path.back().second++].get());
+      enter(node->input(path.back().second++));
     } else {
       list.push_back(node);
       path.pop_back();
@@ -99,7 +99,7 @@ TapeView::TapeView(const char* where, const Tensor& y) {
     const auto at = static_cast<double>(entry->order);
     order[node] = at;
     for (std::uint32_t i = 0; i < node->input_count; ++i) {
-      const Node* input = node->inputs[i].get();
+      const Node* input = node->input(i);
       if (!input || !input->leaf) continue;
       double& first = order.emplace(input, kNever).first->second;
       first = std::min(first, at - 0.5);
@@ -116,7 +116,7 @@ TapeView::TapeView(const char* where, const Tensor& y) {
     Entry entry{.node = node};
     if (node->leaf) entry.name = name_of(node);
     for (std::uint32_t i = 0; i < node->input_count; ++i) {
-      const Node* input = node->inputs[i].get();
+      const Node* input = node->input(i);
       Input& added = entry.inputs.emplace_back(Input{input ? numbers.at(input) : -1});
       if (input) {
         added.shape = input->shape;

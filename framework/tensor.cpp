@@ -203,10 +203,9 @@ Tensor new_tensor(Args&&... args) {
 
 }  // namespace
 
-Tensor view(const Tensor& x, Shape shape, Shape strides, std::int64_t offset) {
+Tensor view(const Tensor& x, const Shape& shape, const Shape& strides, std::int64_t offset) {
   const bool contiguous = without_gaps(shape, strides);
-  return new_tensor(x.dtype(), contiguous, std::move(shape), std::move(strides), offset,
-                    x.impl().storage);
+  return new_tensor(x.dtype(), contiguous, shape, strides, offset, x.impl().storage);
 }
 
 Tensor attach(Ref<Storage> storage, DType dtype, const Shape& shape, std::int64_t offset) {
@@ -373,7 +372,7 @@ Tensor detail::empty_like(const Tensor& x) {
   const TensorImpl& like = x.impl();
   if (trace && is_floating(like.dtype)) return trace->empty(like.shape, like.dtype);
   return new_tensor(like.dtype, true, like.shape, like.strides, 0,
-                    Storage::make(like.shape.numel() * size_of(like.dtype)));
+                    Storage::make(like.numel * size_of(like.dtype)));
 }
 
 Tensor empty(const Shape& shape, DType dtype) {

@@ -84,21 +84,23 @@ struct TensorImpl {
   std::int32_t count = 1;
   DType dtype;
   bool contiguous;  ///< row-major without gaps
-  Shape shape;
-  Shape strides;        ///< in elements
-  std::int64_t offset;  ///< in elements
   Ref<Storage> storage;
   Ref<Node> node;
+  std::int64_t offset;  ///< in elements
+  std::int64_t numel;   ///< of the shape
+  Shape shape;
+  Shape strides;  ///< in elements
 
   // Not an aggregate: g++ 12 would fill one with zeros first, slowly.
-  TensorImpl(DType type, bool dense, Shape sizes, Shape steps, std::int64_t begin,
+  TensorImpl(DType type, bool dense, const Shape& sizes, const Shape& steps, std::int64_t begin,
              Ref<Storage> memory)
       : dtype(type),
         contiguous(dense),
-        shape(std::move(sizes)),
-        strides(std::move(steps)),
+        storage(std::move(memory)),
         offset(begin),
-        storage(std::move(memory)) {}
+        numel(sizes.numel()),
+        shape(sizes),
+        strides(steps) {}
 };
 
 /// While a module is cloned, the counts of its parameters carry this mark, and a handle that the
@@ -158,7 +160,7 @@ class Tensor {
   /// Number of dimensions; 0 for a scalar.
   std::int64_t dim() const { return shape().size(); }
   /// Number of elements.
-  std::int64_t numel() const { return shape().numel(); }
+  std::int64_t numel() const { return impl().numel; }
   /// Size of one dimension; negative ones count from the end. Throws IndexError.
   std::int64_t size(std::int64_t dim) const {
     if (dim < 0 || dim >= this->dim()) dim = from_front(dim);

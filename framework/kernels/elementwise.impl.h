@@ -159,18 +159,30 @@ template <Op op, class V, class T>
   if (!whole) tail.store_unaligned(out + last);
 }
 
+/// n elements, fewer than a vector has, and ones. One alone, such as a loss, is not put together
+/// in memory: a vector that is read where single elements have just been written has to wait.
+template <class V, class T>
+V load_short(std::int64_t n, const T* x) {
+  if (n == 1) return V(*x);
+  alignas(64) T buffer[V::size];
+  V(T(1)).store_aligned(buffer);
+  for (std::int64_t i = 0; i < n; ++i) buffer[i] = x[i];
+  return V::load_aligned(buffer);
+}
+
 /// A row that is shorter than a vector.
 template <Op op, class V, class T>
 void map_short_row(std::int64_t n, T* out, const T* a, const T* b, const T* c, V s0, V s1) {
-  alignas(64) T x[3][V::size];
-  for (T* operand : x) V(T(1)).store_aligned(operand);
-  for (std::int64_t i = 0; i < n; ++i) {
-    x[0][i] = a[i];
-    if constexpr (arity(op) > 1) x[1][i] = b[i];
-    if constexpr (arity(op) > 2) x[2][i] = c[i];
+  const V x = load_short<V>(n, a);
+  const V y = arity(op) > 1 ? load_short<V>(n, b) : x;
+  const V z = arity(op) > 2 ? load_short<V>(n, c) : x;
+  alignas(64) T result[V::size];
+  apply<op, V>(x, y, z, s0, s1).store_aligned(result);
+  if (n == 1) {
+    *out = *result;
+    return;
   }
-  map_row<op, V>(kLanes<V>, x[0], x[0], x[1], x[2], s0, s1);
-  for (std::int64_t i = 0; i < n; ++i) out[i] = x[0][i];
+  for (std::int64_t i = 0; i < n; ++i) out[i] = result[i];
 }
 
 template <Op op, class T, class Arch>
