@@ -61,7 +61,9 @@ struct Gemm {
   ///
   /// The loop is not unrolled: g++ would spill the sums. A tile with few sums, whose additions
   /// would wait for one another, keeps several of each, for every `ways`-th element of the inner
-  /// dimension, and asks for B further ahead, since it uses each row of it at once.
+  /// dimension, and asks for B further ahead, since it uses each row of it at once; for the first
+  /// line of each row alone, which shows the processor where to go on: to ask for all of them takes
+  /// longer than to read them.
   template <int rows, int vectors, bool packed>
   static void tile(Index k, const T* a, Index lda, const T* b, Index ldb, T* c, Index ldc,
                    Addend d) {
@@ -85,7 +87,7 @@ struct Gemm {
       V row[vectors];
       unrolled<vectors>([&](auto j) __attribute__((always_inline)) {
         row[j] = V::load_unaligned(b + j * kVector);
-        __builtin_prefetch(b + j * kVector + ahead * ldb);
+        if (rows > 1 || j == 0) __builtin_prefetch(b + j * kVector + ahead * ldb);
       });
       unrolled<rows>([&](auto i) __attribute__((always_inline)) {
         const V x(packed ? a[p * rows + i] : a[i * lda + p]);
