@@ -155,12 +155,36 @@ struct Gemm {
   static Index packed_size(Index k, Index n) { return k * padded(n); }
 
   /// Panel by panel, each with its rows one after another; the last panel is only as wide as n
-  /// asks for, in whole vectors, and filled up with zeros.
+  /// asks for, in whole vectors, and filled up with zeros. Contiguous rows are read one by one.
   static void pack(Index k, Index n, MatrixRef<T> b, T* out) {
-    for (Index j = 0; j < n; j += kPanel) {
-      const Index columns = n - j < kPanel ? n - j : kPanel;
-      pack_panel(k, columns, {b.data + j * b.col_stride, b.row_stride, b.col_stride}, out + j * k);
+    const auto columns_from = [n](Index j) { return n - j < kPanel ? n - j : kPanel; };
+    if (b.col_stride == 1) {
+      for (Index p = 0; p < k; ++p) {
+        const T* row = b.data + p * b.row_stride;
+        for (Index j = 0; j < n; j += kPanel) {
+          const Index columns = columns_from(j);
+          pack_row(columns, row + j, out + j * k + p * padded(columns));
+        }
+      }
+      return;
     }
+    for (Index j = 0; j < n; j += kPanel)
+      pack_panel(k, columns_from(j), {b.data + j * b.col_stride, b.row_stride, b.col_stride},
+                 out + j * k);
+  }
+
+  /// One contiguous row of a panel.
+  [[gnu::always_inline]] static void pack_row(Index columns, const T* row, T* out) {
+    if (columns == kPanel) [[likely]] {
+      unrolled<kVectors>([&](auto v) __attribute__((always_inline)) {
+        V::load_unaligned(row + v * kVector).store_aligned(out + v * kVector);
+      });
+      return;
+    }
+    Index j = 0;
+    for (; j + kVector <= columns; j += kVector) V::load_unaligned(row + j).store_aligned(out + j);
+    for (; j < columns; ++j) out[j] = row[j];
+    for (; j < padded(columns); ++j) out[j] = T(0);
   }
 
   static void pack_panel(Index k, Index columns, MatrixRef<T> b, T* out) {
@@ -168,32 +192,34 @@ struct Gemm {
     if (b.col_stride == 1) {
       for (Index p = 0; p < k; ++p, out += width) {
         const T* row = b.data + p * b.row_stride;
-        Index j = 0;
-        for (; j + kVector <= columns; j += kVector) {
+        for (Index j = 0; j < columns; j += kVector)
           __builtin_prefetch(row + j + 8 * b.row_stride);
-          V::load_unaligned(row + j).store_aligned(out + j);
-        }
-        for (; j < columns; ++j) out[j] = row[j];
-        for (; j < width; ++j) out[j] = T(0);
+        pack_row(columns, row, out);
       }
       return;
     }
-    Index j = 0;
-    for (; j + 4 <= columns; j += 4) {
-      const T* from = b.data + j * b.col_stride;
-      Index p = 0;
-      if (b.row_stride == 1) {
-        for (; p + 4 <= k; p += 4) transpose4(from + p, b.col_stride, out + p * width + j, width);
-      }
-      for (; p < k; ++p) {
-        for (Index q = 0; q < 4; ++q) {
-          out[p * width + j + q] = from[p * b.row_stride + q * b.col_stride];
+    // Some rows of all columns at a time, which the L1 cache holds until their lines are full.
+    constexpr Index block = 128;
+    for (Index p0 = 0; p0 < k; p0 += block) {
+      const Index last = p0 + block < k ? p0 + block : k;
+      Index j = 0;
+      for (; j + 4 <= columns; j += 4) {
+        const T* from = b.data + j * b.col_stride;
+        Index p = p0;
+        if (b.row_stride == 1) {
+          for (; p + 4 <= last; p += 4)
+            transpose4(from + p, b.col_stride, out + p * width + j, width);
+        }
+        for (; p < last; ++p) {
+          for (Index q = 0; q < 4; ++q) {
+            out[p * width + j + q] = from[p * b.row_stride + q * b.col_stride];
+          }
         }
       }
-    }
-    for (; j < width; ++j) {
-      for (Index p = 0; p < k; ++p) {
-        out[p * width + j] = j < columns ? b.data[p * b.row_stride + j * b.col_stride] : T(0);
+      for (; j < width; ++j) {
+        for (Index p = p0; p < last; ++p) {
+          out[p * width + j] = j < columns ? b.data[p * b.row_stride + j * b.col_stride] : T(0);
+        }
       }
     }
   }
