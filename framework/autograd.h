@@ -101,9 +101,9 @@ struct Saved {
 struct Node {
   std::int32_t count = 1;
   bool leaf = false;
-  bool released = false;    ///< a sweep has freed what the rule needs
-  bool keeps_grad = false;  ///< a leaf, or asked to by retain_grad()
-  bool saves = false;       ///< there are saved()
+  bool released = false;        ///< a sweep has freed what the rule needs
+  bool keeps_grad = false;      ///< a leaf, or asked to by retain_grad()
+  bool saves = false;           ///< there are saved()
   std::uint32_t allocated = 0;  ///< bytes of this object, with its inputs
   std::uint32_t input_count = 0;
   std::uint64_t sweep = 0;  ///< not of a leaf: the sweep that last saw it

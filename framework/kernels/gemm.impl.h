@@ -192,8 +192,7 @@ struct Gemm {
     if (b.col_stride == 1) {
       for (Index p = 0; p < k; ++p, out += width) {
         const T* row = b.data + p * b.row_stride;
-        for (Index j = 0; j < columns; j += kVector)
-          __builtin_prefetch(row + j + 8 * b.row_stride);
+        for (Index j = 0; j < columns; j += kVector) __builtin_prefetch(row + j + 8 * b.row_stride);
         pack_row(columns, row, out);
       }
       return;
