@@ -21,8 +21,9 @@ class Shape {
   Shape(const std::vector<std::int64_t>& values) : Shape(values.data(), values.size()) {}
   /// `count` numbers from an array.
   Shape(const std::int64_t* values, std::size_t count) {
-    resize(static_cast<std::int64_t>(count));
-    for (std::size_t i = 0; i < count; ++i) data()[i] = values[i];
+    std::int64_t* to = room_for(static_cast<std::int64_t>(count));
+    for (std::size_t i = 0; i < count; ++i) to[i] = values[i];
+    size_ = static_cast<std::int32_t>(count);
   }
   /// A copy.
   Shape(const Shape& other) : size_(other.size_), numbers_(other.numbers_) {
@@ -76,19 +77,16 @@ class Shape {
 
   /// Adds one at the end.
   void push_back(std::int64_t value) {
-    resize(size_ + 1);
-    data()[size_ - 1] = value;
+    room_for(size_ + 1)[size_] = value;
+    ++size_;
   }
   /// Adds one before `position`.
-  void insert(std::int64_t position, std::int64_t value) {
-    resize(size_ + 1);
-    for (std::int64_t i = size_ - 1; i > position; --i) data()[i] = data()[i - 1];
-    data()[position] = value;
-  }
+  void insert(std::int64_t position, std::int64_t value);
   /// Takes one out.
   void erase(std::int64_t position) {
     if (on_heap()) {
-      for (std::int64_t i = position; i + 1 < size_; ++i) data()[i] = data()[i + 1];
+      std::int64_t* x = numbers_.heap;
+      for (std::int64_t i = position; i + 1 < size_; ++i) x[i] = x[i + 1];
     } else {  // as many moves for any position, and no branch
       std::int64_t* x = numbers_.local;
       for (std::int64_t i = 0; i + 1 < kLocal; ++i) x[i] = x[i + (i >= position)];
@@ -97,8 +95,8 @@ class Shape {
   }
   /// New places hold 0.
   void resize(std::int64_t count) {
-    if (count > capacity_) grow(count);
-    for (std::int64_t i = size_; i < count; ++i) data()[i] = 0;
+    std::int64_t* to = room_for(count);
+    for (std::int64_t i = size_; i < count; ++i) to[i] = 0;
     size_ = static_cast<std::int32_t>(count);
   }
 
@@ -122,22 +120,12 @@ class Shape {
   static constexpr std::int32_t kLocal = 4;
   bool on_heap() const { return capacity_ > kLocal; }
 
-  void grow(std::int64_t count) {
-    auto* bigger = new std::int64_t[static_cast<std::size_t>(count)];
-    for (std::int64_t i = 0; i < size_; ++i) bigger[i] = data()[i];
-    if (on_heap()) delete[] numbers_.heap;
-    numbers_.heap = bigger;
-    capacity_ = static_cast<std::int32_t>(count);
-  }
-  void copy_heap(const Shape& other) {
-    if (size_ <= kLocal) {
-      for (std::int64_t i = 0; i < size_; ++i) numbers_.local[i] = other.numbers_.heap[i];
-      return;
-    }
-    numbers_.heap = new std::int64_t[static_cast<std::size_t>(size_)];
-    capacity_ = size_;
-    for (std::int64_t i = 0; i < size_; ++i) numbers_.heap[i] = other.numbers_.heap[i];
-  }
+  /// The numbers, with room for so many. (To reach them by data() afterwards would make g++ warn of
+  /// places behind the local ones.)
+  std::int64_t* room_for(std::int64_t count) { return count > capacity_ ? grow(count) : data(); }
+  std::int64_t* grow(std::int64_t count);
+  /// The numbers of `other`, which has them on the heap, when all else has been copied.
+  void copy_heap(const Shape& other);
 
   std::int32_t size_ = 0;
   std::int32_t capacity_ = kLocal;

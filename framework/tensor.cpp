@@ -21,17 +21,7 @@ std::string to_string(DType dtype) {
   }
 }
 
-std::string to_string(const Shape& shape) {
-  std::string text = "(";
-  for (std::int64_t i = 0; i < shape.size(); ++i) {
-    if (i > 0) text += ", ";
-    text += std::to_string(shape[i]);
-  }
-  return text + ")";
-}
-
 std::ostream& operator<<(std::ostream& out, DType dtype) { return out << to_string(dtype); }
-std::ostream& operator<<(std::ostream& out, const Shape& shape) { return out << to_string(shape); }
 std::ostream& operator<<(std::ostream& out, const Tensor& x) { return out << to_string(x); }
 
 namespace detail {

@@ -75,8 +75,24 @@ TEST_CASE("shape: holds any number of sizes, and copies and moves them") {
   for (std::int64_t i = 0; i < 20; ++i) CHECK(shape[i] == i + 1);
   shape.resize(3);
   CHECK(shape == Shape{1, 2, 3});
+  // A short list in the memory of a long one.
+  Shape copy = shape, assigned{7, 8};
+  assigned = shape;
+  shape[0] = 9;
+  CHECK(copy == Shape{1, 2, 3});
+  CHECK(assigned == copy);
+  Shape moved = std::move(shape);
+  shape = copy;
+  CHECK(moved == Shape{9, 2, 3});
+  copy = std::move(moved);
+  CHECK(copy == Shape{9, 2, 3});
+  CHECK(shape == assigned);
+  for (std::int64_t i = 4; i <= 6; ++i) shape.push_back(i);
+  CHECK(shape == Shape{1, 2, 3, 4, 5, 6});
+  shape.erase(1);
+  shape.resize(3);
   shape.resize(5);
-  CHECK(shape == Shape{1, 2, 3, 0, 0});
+  CHECK(shape == Shape{1, 3, 4, 0, 0});
   CHECK(Shape{4, 0, 5}.numel() == 0);
   CHECK(Shape(std::vector<std::int64_t>{3, 4}) == Shape{3, 4});
   CHECK(to_string(Shape{}) == "()");
@@ -490,7 +506,7 @@ TEST_CASE("tensor: printing shows shape, dtype and values, elided in the middle"
   CHECK(to_string(w * 2.0) == "tensor f32 (1) made by mul\n[2.0000]");
 }
 
-TEST_CASE("tensor: more than six dimensions work everywhere") {
+TEST_CASE("tensor: any number of dimensions works everywhere") {
   const Shape shape{2, 1, 2, 1, 2, 1, 2, 1, 2};
   Tensor x = reshape(arange(32, DType::f64), shape).requires_grad_();
   CHECK(x.size(-9) == 2);
