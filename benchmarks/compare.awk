@@ -95,6 +95,12 @@ function table(section, title, columns, unit, sides, share,    n, names, i, k, c
 }
 
 $1 == "peak" { peaks = peaks " " $5; isa = $4; next }
+$1 == "round_trip" {
+  trips = trips " " $3
+  if (shortest == "" || $3 < shortest) shortest = $3
+  if ($3 > longest) longest = $3
+  next
+}
 
 # overhead,overhead,PEER,n=N,fwd+bwd X ns/op (min Y),fwd-with-graph X,inference X (2000 ops)
 $1 == "overhead" {
@@ -139,6 +145,8 @@ END {
     printf "Peak of one core, fused multiply-adds (%s), measured in this run: %.0f GFLOP/s.\n\n", isa, peak
   else
     peak = 1e-9
+  if (trips != "")
+    printf "A cache line's way from one core to the other and back, before each round with two threads:\n%d ns (median; %d to %d).\n\n", median(trips), shortest, longest
   print "Medians; a ratio above 1 says that unroll is better by that factor, and in parentheses stands the"
   print "ratio of the fastest runs. By hand: an LSTM on the library's own kernels, without a tape. A cell of"
   print "one's own (customLSTM) stands beside the better form of the same cell in libtorch, and beside"

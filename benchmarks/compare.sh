@@ -49,7 +49,7 @@ done
 install_packages packages.txt
 configure benchmark
 (cd "$root" && cmake --preset benchmark) >/dev/null </dev/null  # it may find new packages
-build_programs {train,fwd,stream,overhead,charlm,memory,peak}_benchmark
+build_programs {train,fwd,stream,overhead,charlm,memory,peak,round_trip}_benchmark
 peers=()
 for name in torch onednn; do
   if has_peer "$name"; then
@@ -82,12 +82,19 @@ measure_peak() {
   ours peak --seconds 0.3 | awk -F, '$1 == "peak" { print "peak," $0 }' >>"$raw"
 }
 
+# On two cores, whatever UNROLL_CORE says. Virtual cores move between groups of cores that share a
+# cache, so it is measured again and again.
+measure_round_trip() {
+  ours round_trip --threads 2 --seconds 0.01 | awk -F, '$1 == "round_trip" { print $0 }' >>"$raw"
+}
+
 # rounds_of SECTION SIDES ARGUMENT...: one line of a table.
 rounds_of() {
   local section=$1 sides=$2 round side
   shift 2
   say "$section: $*"
   for ((round = 0; round < rounds; ++round)); do
+    [[ $section != threads ]] || measure_round_trip
     for side in $sides; do
       if [[ $side == unroll || " ${peers[*]} " == *" $side "* ]]; then
         once "$section" "$side" "$@"

@@ -81,9 +81,9 @@ template <class T, class Arch, class C = ExpConstants<T>>
   const auto parts = exp_parts(x);
   // Not a product with 2^n, which is no number where n is greatest.
   const V y = bits_as<T>(bits_as<typename C::Int>(V(T(1)) + parts.p) + parts.n);
-  const auto normal = (x >= V(C::kLowest)) & (x <= V(C::kHighest));
   const V beyond = x + V(std::numeric_limits<T>::infinity());  // of a NaN a NaN
-  return xsimd::select(normal, y, xsimd::select(x < V(C::kLowest), V(T(0)), beyond));
+  const V bounded = xsimd::select(x <= V(C::kHighest), y, beyond);
+  return xsimd::select(x < V(C::kLowest), V(T(0)), bounded);
 }
 
 /// |tanh(x)| as a fraction.
