@@ -1,9 +1,9 @@
-// How long two threads take to answer each other: a cache line's way to another core and back, in
-// ns
+// A cache line's way to another core and back: how long two threads take to answer, in ns
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <exception>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -41,6 +41,8 @@ double seconds_per_trip() {
 
 int main(int argc, char** argv) try {
   const auto options = bench::parse(argc, argv, "A cache line's way to another core and back");
+  if (options.threads != 2)  // with one, benchmarks/run would keep both on one core
+    throw std::invalid_argument("round_trip takes two threads: --threads 2");
   std::vector<double> trips;
   const double start = bench::now();
   for (int i = 0; i < 15 || bench::now() - start < options.budget.seconds; ++i)

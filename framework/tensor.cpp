@@ -208,7 +208,7 @@ Tensor expand(const Tensor& x, const Shape& shape) {
   for (std::int64_t d = 0; d < shape.size(); ++d)
     strides[d] =
         d < extra || (x.shape()[d - extra] == 1 && shape[d] != 1) ? 0 : x.strides()[d - extra];
-  return view(x, shape, std::move(strides), x.impl().offset);
+  return view(x, shape, strides, x.impl().offset);
 }
 
 Tensor scalar(double value, DType dtype) { return full({}, value, dtype); }

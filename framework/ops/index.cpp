@@ -37,11 +37,10 @@ Tensor select(const Tensor& x, std::int64_t dim, std::int64_t index) {
   const std::int64_t offset = x.impl().offset + i * strides[d];
   shape.erase(d);
   strides.erase(d);
-  const Tensor y =
-      record("select", {x}, detail::view(x, std::move(shape), std::move(strides), offset),
-             Keep::none, [d, i](Back& back) {
-               back.add_window(0, [d, i](const Tensor& whole) { return select(whole, d, i); });
-             });
+  const Tensor y = record(
+      "select", {x}, detail::view(x, shape, strides, offset), Keep::none, [d, i](Back& back) {
+        back.add_window(0, [d, i](const Tensor& whole) { return select(whole, d, i); });
+      });
   mark_window(x, y, d, i);
   return y;
 }
@@ -55,12 +54,11 @@ Tensor strided(const char* op, const Tensor& x, std::int64_t d, std::int64_t sta
   const std::int64_t offset = x.impl().offset + start * strides[d];
   shape[d] = length;
   strides[d] *= step;
-  const Tensor y = record(op, {x}, detail::view(x, std::move(shape), std::move(strides), offset),
-                          Keep::none, [=](Back& back) {
-                            back.add_window(0, [=](const Tensor& whole) {
-                              return strided(op, whole, d, start, length, step);
-                            });
-                          });
+  const Tensor y =
+      record(op, {x}, detail::view(x, shape, strides, offset), Keep::none, [=](Back& back) {
+        back.add_window(
+            0, [=](const Tensor& whole) { return strided(op, whole, d, start, length, step); });
+      });
   if (step == 1) mark_window(x, y, d, start);
   return y;
 }

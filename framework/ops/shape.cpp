@@ -105,8 +105,7 @@ Tensor squeeze(const Tensor& x, std::int64_t dim) {
   Shape shape = x.shape(), strides = x.strides();
   shape.erase(d);
   strides.erase(d);
-  return record("squeeze", {x},
-                detail::view(x, std::move(shape), std::move(strides), x.impl().offset), Keep::none,
+  return record("squeeze", {x}, detail::view(x, shape, strides, x.impl().offset), Keep::none,
                 [d](Back& back) { back.add(0, unsqueeze(back.grad, d)); });
 }
 
@@ -118,8 +117,7 @@ Tensor unsqueeze(const Tensor& x, std::int64_t dim) {
   const std::int64_t d = dim < 0 ? dim + x.dim() + 1 : dim;
   strides.insert(d, d < x.dim() ? shape[d] * strides[d] : 1);
   shape.insert(d, 1);
-  return record("unsqueeze", {x},
-                detail::view(x, std::move(shape), std::move(strides), x.impl().offset), Keep::none,
+  return record("unsqueeze", {x}, detail::view(x, shape, strides, x.impl().offset), Keep::none,
                 [d](Back& back) { back.add(0, squeeze(back.grad, d)); });
 }
 
@@ -129,9 +127,8 @@ Tensor transpose(const Tensor& x, std::int64_t dim0, std::int64_t dim1) {
   Shape shape = x.shape(), strides = x.strides();
   std::swap(shape[a], shape[b]);
   std::swap(strides[a], strides[b]);
-  Tensor y = record("transpose", {x},
-                    detail::view(x, std::move(shape), std::move(strides), x.impl().offset),
-                    Keep::none, [a, b](Back& back) { back.add(0, transpose(back.grad, a, b)); });
+  Tensor y = record("transpose", {x}, detail::view(x, shape, strides, x.impl().offset), Keep::none,
+                    [a, b](Back& back) { back.add(0, transpose(back.grad, a, b)); });
   if (y.impl().node) y.impl().node->is_transpose = x.dim() == 2 && a != b;
   return y;
 }
@@ -151,8 +148,7 @@ Tensor permute(const Tensor& x, const Shape& order) {
   if (!valid)
     fail<ShapeError>("permute: {} is no order of the {} dimensions of shape {}", order, n,
                      x.shape());
-  return record("permute", {x},
-                detail::view(x, std::move(shape), std::move(strides), x.impl().offset), Keep::none,
+  return record("permute", {x}, detail::view(x, shape, strides, x.impl().offset), Keep::none,
                 [inverse](Back& back) { back.add(0, permute(back.grad, inverse)); });
 }
 
@@ -175,7 +171,7 @@ Tensor flip(const Tensor& x, const Axes& dims) {
     offset += std::max<std::int64_t>(x.shape()[d] - 1, 0) * strides[d];
     strides[d] = -strides[d];
   }
-  return record("flip", {x}, detail::view(x, x.shape(), std::move(strides), offset), Keep::none,
+  return record("flip", {x}, detail::view(x, x.shape(), strides, offset), Keep::none,
                 [dims](Back& back) { back.add(0, flip(back.grad, dims)); });
 }
 
