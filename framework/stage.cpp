@@ -20,15 +20,6 @@ namespace {
 template <class T>
 constexpr std::int64_t kBlock = 2048 / static_cast<std::int64_t>(sizeof(T));
 
-/// Asks for rows that the next block reads or writes: a short piece each, too short for the
-/// processor to see where it goes on.
-template <class T>
-void prefetch(const T* x, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
-  constexpr std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(T));
-  for (std::int64_t row = 0; row < rows; ++row, x += stride)
-    for (std::int64_t i = 0; i < columns; i += line) __builtin_prefetch(x + i);
-}
-
 }  // namespace
 
 template <class T>
@@ -67,8 +58,6 @@ void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t l
     }
   }
 
-  // Each instruction asks for a share of the next block.
-  const std::size_t share = count / std::max<std::size_t>(code_.size(), 1) + 1;
   for (std::int64_t done = 0; done < total; done += block) {
     const std::int64_t left = std::min(block, total - done);
     const std::int64_t rows = one_row ? 1 : left, n = one_row ? left : columns;
@@ -83,26 +72,31 @@ void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t l
           std::fill_n(at[i] + r * columns, n, first[r * array.stride]);
       }
     }
-    std::size_t asked = done + block < total ? 0 : count;
+    const bool more = done + block < total;
     for (const Instruction& i : code_) {
-      if (asked < count)
-        for (const std::size_t end = std::min(asked + share, count); asked < end; ++asked)
-          if (advance[asked] != 0) prefetch(at[asked] + advance[asked], rows, n, stride[asked]);
       const auto run = kernels[static_cast<std::size_t>(i.op)];
       T* to = at[i.to];
       const T *a = at[i.in[0]], *b = at[i.in[1]], *c = at[i.in[2]];
-      if (rows == 1) {
+      if (one_row || (rows == 1 && !more)) {
         run(n, to, a, b, c, i.s);
         continue;
       }
-      const kernels::RowStrides strides{stride[i.to], stride[i.in[0]], stride[i.in[1]],
-                                        stride[i.in[2]]};
-      if (strides.out == n && strides.a == n && strides.b == n && strides.c == n)
+      kernels::RowStrides strides{stride[i.to], stride[i.in[0]], stride[i.in[1]], stride[i.in[2]]};
+      if (more) {  // the rows of a block are too short for the processor to see where they go on
+        const auto ahead = [&](int k, int operand) {
+          return (i.first >> k & 1) != 0 ? advance[operand] : 0;
+        };
+        strides.ahead_out = ahead(0, i.to);
+        strides.ahead_a = ahead(1, i.in[0]);
+        strides.ahead_b = ahead(2, i.in[1]);
+        strides.ahead_c = ahead(3, i.in[2]);
+      } else if (strides.out == n && strides.a == n && strides.b == n && strides.c == n) {
         run(rows * n, to, a, b, c, i.s);
-      else
-        run.rows(rows, n, to, a, b, c, strides, i.s);
+        continue;
+      }
+      run.rows(rows, n, to, a, b, c, strides, i.s);
     }
-    if (done + block < total)
+    if (more)
       for (std::size_t i = 0; i < count; ++i) at[i] += advance[i];
   }
 }
@@ -178,6 +172,7 @@ Stage Assembler::assemble() {
       put(w.content.value, w.content.offset + at, w.array, w.column + at);
   if (stage_.operands_.size() > kMostOperands) throw TraceStop();
   reuse_registers();
+  find_first_uses();
   for (const Stage::Operand& x : stage_.operands_)
     stage_.splats_ = stage_.splats_ || x.kind == Stage::Operand::Kind::splat;
   for (const Stage::Instruction& i : stage_.code_) stage_.work_ += kernels::work(i.op);
@@ -359,6 +354,19 @@ void Assembler::reuse_registers() {
     renumber(i.to);
   }
   operands = std::move(kept);
+}
+
+/// Marks where an operand comes up for the first time.
+void Assembler::find_first_uses() {
+  std::vector<bool> seen(stage_.operands_.size());
+  for (Stage::Instruction& i : stage_.code_) {
+    const int operands[] = {i.to, i.in[0], i.in[1], i.in[2]};
+    for (int k = 0; k < 4; ++k) {
+      const auto x = static_cast<std::size_t>(operands[k]);
+      if (!seen[x]) i.first |= 1u << k;
+      seen[x] = true;
+    }
+  }
 }
 
 }  // namespace unroll::detail

@@ -48,6 +48,7 @@ class Stage {
     int to;
     int in[3];
     double s[2];
+    unsigned first = 0;  ///< those of `to` and `in` that come up for the first time, as bits
   };
 
   template <class T>
@@ -101,6 +102,7 @@ class Assembler {
   int load(int v, std::int64_t offset);
   void put(int v, std::int64_t offset, int array, std::int64_t column);
   void reuse_registers();
+  void find_first_uses();
 
   const std::vector<TracedValue>& values_;
   std::vector<std::vector<Window>> uses_;  ///< of each value: the columns that somebody reads

@@ -297,7 +297,14 @@ TEST_CASE("kernels: rows of elementwise operations") {
       CAPTURE(std::string(r.name));
       for (const std::int64_t n : {1, 5, 16, 33}) {
         const std::int64_t rows = 3;
-        const RowStrides strides{.out = n + 2, .a = n + 1, .b = 0, .c = n};
+        // What is asked for ahead changes nothing, wherever it lies.
+        const RowStrides strides{.out = n + 2,
+                                 .a = n + 1,
+                                 .b = 0,
+                                 .c = n,
+                                 .ahead_out = 3 * n,
+                                 .ahead_a = -n,
+                                 .ahead_c = n};
         const auto size = static_cast<std::size_t>(rows * (n + 2));
         const auto a = random_values<float>(size, 1, 0.1, 0.9);
         const auto b = random_values<float>(size, 2, 0.1, 0.9);

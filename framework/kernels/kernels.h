@@ -117,9 +117,11 @@ constexpr std::int64_t work(Op op) {
 inline constexpr std::int64_t kAdditionsPerThread = 1 << 14;
 inline constexpr std::int64_t kAdditionsWorthWaking = 1 << 17;
 
-/// Elements from one row to the next, of the result and of each operand.
+/// Elements from one row to the next, of the result and of each operand; and, where it is not 0,
+/// from a row to one that is needed soon, which the processor is asked for.
 struct RowStrides {
   std::int64_t out = 0, a = 0, b = 0, c = 0;
+  std::int64_t ahead_out = 0, ahead_a = 0, ahead_b = 0, ahead_c = 0;
 };
 
 /// out[i] = op(a[i], b[i], c[i]) for i < n, in each of `rows` rows. Contiguous rows, any alignment,
@@ -127,7 +129,8 @@ struct RowStrides {
 /// them. Operands past the arity are null; s holds the immediates (null where the op has none).
 template <class T>
 using ElementwiseRowsFn = void (*)(std::int64_t rows, std::int64_t n, T* out, const T* a,
-                                   const T* b, const T* c, RowStrides strides, const double* s);
+                                   const T* b, const T* c, const RowStrides& strides,
+                                   const double* s);
 
 /// The same as a function of one row.
 template <class T>
@@ -135,7 +138,8 @@ struct ElementwiseFn {
   ElementwiseRowsFn<T> rows = nullptr;
   void operator()(std::int64_t n, T* out, const T* a, const T* b, const T* c,
                   const double* s) const {
-    rows(1, n, out, a, b, c, {}, s);
+    static constexpr RowStrides none{};
+    rows(1, n, out, a, b, c, none, s);
   }
   explicit operator bool() const { return rows != nullptr; }
 };
