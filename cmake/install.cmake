@@ -20,7 +20,7 @@ install(FILES unroll.h DESTINATION ${header_dir})
 install(DIRECTORY framework modules optim data DESTINATION ${header_dir}
         FILES_MATCHING PATTERN "*.h"
         PATTERN isa EXCLUDE PATTERN ops EXCLUDE PATTERN "*.impl.h" EXCLUDE PATTERN internal.h EXCLUDE
-        PATTERN stored.h EXCLUDE PATTERN trace.h EXCLUDE PATTERN kernels.h EXCLUDE
+        PATTERN format.h EXCLUDE PATTERN stored.h EXCLUDE PATTERN trace.h EXCLUDE PATTERN kernels.h EXCLUDE
         PATTERN scratch.h EXCLUDE PATTERN external.h EXCLUDE PATTERN tape_view.h EXCLUDE
         PATTERN stage.h EXCLUDE PATTERN sweep.h EXCLUDE)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -1,7 +1,5 @@
 #include "data/conll.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cctype>
 #include <cstddef>
@@ -9,6 +7,7 @@
 
 #include "data/text.h"
 #include "framework/check.h"
+#include "framework/format.h"
 
 namespace unroll {
 namespace {
@@ -45,7 +44,7 @@ std::vector<TaggedSentence> parse_conll(std::string_view text, const std::string
   for (const std::string& line : split_lines(text)) {
     ++number;
     const auto fail = [&](const std::string& what) {
-      throw FileError(fmt::format("{}: line {}: {}", source, number, what));
+      throw FileError(detail::format("{}: line {}: {}", source, number, what));
     };
     std::vector<std::string> columns;
     try {
@@ -64,12 +63,14 @@ std::vector<TaggedSentence> parse_conll(std::string_view text, const std::string
     const auto index = [&](std::int64_t column) { return column > 0 ? column - 1 : size + column; };
     const std::int64_t token = index(options.token_column), tag = index(options.tag_column);
     if (std::min(token, tag) < 0 || std::max(token, tag) >= size || token == tag)
-      fail(fmt::format("has {} {}, but the token is in column {} and the tag in column {}", size,
-                       size == 1 ? "column" : "columns", options.token_column, options.tag_column));
+      fail(detail::format("has {} {}, but the token is in column {} and the tag in column {}", size,
+                          size == 1 ? "column" : "columns", options.token_column,
+                          options.tag_column));
     for (const auto& [column, values] :
          {std::pair(token, &sentence.tokens), std::pair(tag, &sentence.tags)}) {
       values->push_back(columns[static_cast<std::size_t>(column)]);
-      if (split_words(values->back()).empty()) fail(fmt::format("column {} is empty", column + 1));
+      if (split_words(values->back()).empty())
+        fail(detail::format("column {} is empty", column + 1));
     }
     sentence.lines.push_back(number);
   }
@@ -88,12 +89,12 @@ std::vector<std::string> convert_scheme(std::vector<TaggedSentence>& sentences,
   std::vector<std::string> broken;
   for (TaggedSentence& sentence : sentences) {
     const auto where = [&](std::size_t i) {
-      return fmt::format("{}: line {}: ", source, sentence.lines[i]);
+      return detail::format("{}: line {}: ", source, sentence.lines[i]);
     };
     for (std::size_t i = 0; i < sentence.tags.size(); ++i) try {
         find_entities({sentence.tags[i]});
       } catch (const ValueError&) {
-        throw FileError(fmt::format(
+        throw FileError(detail::format(
             "{}'{}' is no tag of entities: those are O, or B, I, M, E or S with a type behind '-'",
             where(i), sentence.tags[i]));
       }
@@ -102,8 +103,8 @@ std::vector<std::string> convert_scheme(std::vector<TaggedSentence>& sentences,
     const std::vector<std::string> right = entity_tags(entities, size, from);
     for (std::size_t i = 0; i < right.size(); ++i)
       if (sentence.tags[i] != right[i])
-        broken.push_back(fmt::format("{}{}, but {} has {} there", where(i), sentence.tags[i],
-                                     scheme_name(from), right[i]));
+        broken.push_back(detail::format("{}{}, but {} has {} there", where(i), sentence.tags[i],
+                                        scheme_name(from), right[i]));
     sentence.tags = entity_tags(entities, size, to);
   }
   return broken;

@@ -1,12 +1,11 @@
 #include "data/csv.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <optional>
 
 #include "data/text.h"
 #include "framework/check.h"
+#include "framework/format.h"
 
 namespace unroll {
 namespace {
@@ -35,7 +34,7 @@ class CsvParser {
 
  private:
   [[noreturn]] void fail(std::int64_t line, const std::string& what) const {
-    throw FileError(fmt::format("cannot read '{}': line {}: {}", table_.source, line, what));
+    throw FileError(detail::format("cannot read '{}': line {}: {}", table_.source, line, what));
   }
 
   /// Whether a line ended here; if so, the next one begins.
@@ -82,7 +81,7 @@ class CsvParser {
     const auto is_number = [](const std::string& text) { return parse_number(text).has_value(); };
     if (!first && std::ssize(row) != table_.columns())
       fail(line,
-           fmt::format("{} fields, where the first row has {}", row.size(), table_.columns()));
+           detail::format("{} fields, where the first row has {}", row.size(), table_.columns()));
     if (first && std::none_of(row.begin(), row.end(), is_number)) {
       table_.header = std::move(row);
     } else {
@@ -109,9 +108,9 @@ std::int64_t CsvTable::column(const std::string& name) const {
   const double number = parse_number(name).value_or(0);
   for (std::int64_t i = 0; i < columns(); ++i)
     if (number == static_cast<double>(i + 1)) return i;
-  throw FileError(fmt::format("cannot read '{}': there is no column '{}' among {}", source, name,
-                              header.empty() ? fmt::format("1 to {}", columns())
-                                             : fmt::format("'{}'", join(header, "', '"))));
+  throw FileError(detail::format("cannot read '{}': there is no column '{}' among {}", source, name,
+                                 header.empty() ? detail::format("1 to {}", columns())
+                                                : detail::format("'{}'", join(header, "', '"))));
 }
 
 std::vector<double> CsvTable::numbers(const std::string& name) const {
@@ -122,9 +121,9 @@ std::vector<double> CsvTable::numbers(const std::string& name) const {
     const std::optional<double> value = parse_number(rows[i][index]);
     if (!value)
       throw FileError(
-          fmt::format("cannot read '{}': line {}: column '{}' has '{}', which is no "
-                      "number",
-                      source, lines[i], name, rows[i][index]));
+          detail::format("cannot read '{}': line {}: column '{}' has '{}', which is no "
+                         "number",
+                         source, lines[i], name, rows[i][index]));
     values.push_back(*value);
   }
   return values;

@@ -1,11 +1,10 @@
 #include "data/labelled.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "data/text.h"
 #include "framework/check.h"
+#include "framework/format.h"
 
 namespace unroll {
 
@@ -14,12 +13,12 @@ std::vector<LabelledLine> parse_labelled_lines(std::string_view text, const std:
   std::int64_t number = 0;
   for (const std::string& line : split_lines(text)) {
     ++number;
-    const auto where = [&] { return fmt::format("{}: line {}:", source, number); };
+    const auto where = [&] { return detail::format("{}: line {}:", source, number); };
     std::vector<std::string> words;
     try {
       words = split_words(line);
     } catch (const ValueError& error) {
-      throw FileError(fmt::format("{} {}", where(), error.what()));
+      throw FileError(detail::format("{} {}", where(), error.what()));
     }
     if (words.empty()) continue;
     const std::string& label = words[0];
@@ -27,7 +26,7 @@ std::vector<LabelledLine> parse_labelled_lines(std::string_view text, const std:
     if (line.substr(0, end) != label)
       throw FileError(where() + " does not begin with a label and a space or tab");
     if (words.size() == 1)
-      throw FileError(fmt::format("{} has a label, '{}', but no text", where(), label));
+      throw FileError(detail::format("{} has a label, '{}', but no text", where(), label));
     const std::size_t first = line.find(words[1], end);
     const std::size_t last = line.rfind(words.back()) + words.back().size();
     result.push_back({label, line.substr(first, last - first), number});
@@ -37,7 +36,8 @@ std::vector<LabelledLine> parse_labelled_lines(std::string_view text, const std:
 
 std::vector<LabelledLine> read_labelled_lines(const std::string& path) {
   std::vector<LabelledLine> lines = parse_labelled_lines(read_text(path), path);
-  if (lines.empty()) throw FileError(fmt::format("{} has no line with a label and a text", path));
+  if (lines.empty())
+    throw FileError(detail::format("{} has no line with a label and a text", path));
   return lines;
 }
 

@@ -1,7 +1,5 @@
 #include "data/metrics.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -10,6 +8,7 @@
 
 #include "data/ngram.h"
 #include "framework/check.h"
+#include "framework/format.h"
 
 namespace unroll {
 namespace {
@@ -46,13 +45,13 @@ std::int64_t closest_length(const std::vector<Tokens>& references, std::int64_t 
 /// Throws ValueError unless there are candidates, with one or more references each.
 void check(const char* name, const std::vector<Tokens>& candidates,
            const std::vector<std::vector<Tokens>>& references) {
-  if (candidates.empty()) throw ValueError(fmt::format("{}: there are no candidates", name));
+  if (candidates.empty()) throw ValueError(detail::format("{}: there are no candidates", name));
   if (candidates.size() != references.size())
-    throw ValueError(fmt::format("{}: {} candidates need as many lists of references, got {}", name,
-                                 candidates.size(), references.size()));
+    throw ValueError(detail::format("{}: {} candidates need as many lists of references, got {}",
+                                    name, candidates.size(), references.size()));
   for (std::size_t i = 0; i < references.size(); ++i)
     if (references[i].empty())
-      throw ValueError(fmt::format("{}: candidate {} has no reference", name, i));
+      throw ValueError(detail::format("{}: candidate {} has no reference", name, i));
 }
 
 }  // namespace
@@ -60,7 +59,7 @@ void check(const char* name, const std::vector<Tokens>& candidates,
 BleuScore corpus_bleu(const std::vector<Tokens>& candidates,
                       const std::vector<std::vector<Tokens>>& references, std::int64_t max_n) {
   if (max_n < 1)
-    throw ValueError(fmt::format("corpus_bleu: max_n is at least 1, but is {}", max_n));
+    throw ValueError(detail::format("corpus_bleu: max_n is at least 1, but is {}", max_n));
   check("corpus_bleu", candidates, references);
   BleuScore result;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
@@ -90,7 +89,7 @@ BleuScore corpus_bleu(const std::vector<Tokens>& candidates,
 }
 
 double sentence_bleu(const Tokens& candidate, const Tokens& reference, std::int64_t k) {
-  if (k < 1) throw ValueError(fmt::format("sentence_bleu: k is at least 1, but is {}", k));
+  if (k < 1) throw ValueError(detail::format("sentence_bleu: k is at least 1, but is {}", k));
   if (candidate.empty()) return 0.0;
   const std::int64_t size = length(candidate);
   double score = std::exp(
@@ -147,8 +146,8 @@ Tag parse(const Tokens& tags, std::size_t i, const std::string& name) {
   const bool whole = text.size() == 1 || (text.size() > 1 && text[1] == '-');
   if (!known || !whole || (text[0] == 'O' && text.size() > 1))
     throw ValueError(
-        fmt::format("{}[{}] is '{}', but a tag is O, or B, I, M, E or S with a type behind '-'",
-                    name, i, text));
+        detail::format("{}[{}] is '{}', but a tag is O, or B, I, M, E or S with a type behind '-'",
+                       name, i, text));
   return {text[0], text.size() > 1 ? text.substr(2) : std::string_view()};
 }
 
@@ -197,7 +196,7 @@ std::string scheme_name(TagScheme scheme) {
 TagScheme scheme_from_name(const std::string& name) {
   for (TagScheme scheme : {TagScheme::BIO, TagScheme::IOB1, TagScheme::BIOES, TagScheme::BMES})
     if (scheme_name(scheme) == name) return scheme;
-  throw ValueError(fmt::format("'{}' is no tag scheme: BIO, IOB1, BIOES or BMES", name));
+  throw ValueError(detail::format("'{}' is no tag scheme: BIO, IOB1, BIOES or BMES", name));
 }
 
 std::vector<Entity> find_entities(const Tokens& tags) { return entities_of(tags, "tags"); }
@@ -208,8 +207,8 @@ Tokens entity_tags(const std::vector<Entity>& entities, std::int64_t size, TagSc
   for (const Entity& e : entities) {
     if (e.begin < length(tags) || e.end <= e.begin || e.end > size)
       throw ValueError(
-          fmt::format("entity_tags: an entity from {} to {} does not fit behind {} in {} tokens",
-                      e.begin, e.end, tags.size(), size));
+          detail::format("entity_tags: an entity from {} to {} does not fit behind {} in {} tokens",
+                         e.begin, e.end, tags.size(), size));
     tags.resize(static_cast<std::size_t>(e.begin), "O");
     const bool follows = before && before->end == e.begin && before->type == e.type;
     for (std::int64_t i = e.begin; i < e.end; ++i) {
@@ -228,8 +227,8 @@ std::string tag_errors(const Tokens& tags, TagScheme scheme) {
   std::string lines;
   for (std::size_t i = 0; i < tags.size(); ++i)
     if (tags[i] != right[i])
-      lines += fmt::format("{}tags[{}] is {}, but {} has {} there", lines.empty() ? "" : "\n", i,
-                           tags[i], scheme_name(scheme), right[i]);
+      lines += detail::format("{}tags[{}] is {}, but {} has {} there", lines.empty() ? "" : "\n", i,
+                              tags[i], scheme_name(scheme), right[i]);
   return lines;
 }
 
@@ -250,12 +249,12 @@ namespace {
 void require_same_lengths(const char* op, const std::vector<Tokens>& expected,
                           const std::vector<Tokens>& predicted) {
   if (expected.size() != predicted.size())
-    throw ValueError(fmt::format("{}: {} sentences are expected, but {} predicted", op,
-                                 expected.size(), predicted.size()));
+    throw ValueError(detail::format("{}: {} sentences are expected, but {} predicted", op,
+                                    expected.size(), predicted.size()));
   for (std::size_t n = 0; n < expected.size(); ++n)
     if (expected[n].size() != predicted[n].size())
-      throw ValueError(fmt::format("{}: sentence {} has {} expected tags, but {} predicted ones",
-                                   op, n, expected[n].size(), predicted[n].size()));
+      throw ValueError(detail::format("{}: sentence {} has {} expected tags, but {} predicted ones",
+                                      op, n, expected[n].size(), predicted[n].size()));
 }
 
 }  // namespace
@@ -277,8 +276,8 @@ EntityScores entity_scores(const std::vector<Tokens>& expected,
     for (std::size_t i = 0; i < expected[n].size(); ++i)
       scores.correct_tokens += expected[n][i] == predicted[n][i] ? 1 : 0;
     scores.tokens += length(expected[n]);
-    const auto wanted = entities_of(expected[n], fmt::format("expected[{}]", n)),
-               found = entities_of(predicted[n], fmt::format("predicted[{}]", n));
+    const auto wanted = entities_of(expected[n], detail::format("expected[{}]", n)),
+               found = entities_of(predicted[n], detail::format("predicted[{}]", n));
     for (const Entity& e : wanted) ++scores.types[e.type].expected;
     for (const Entity& e : found) {
       EntityCounts& counts = scores.types[e.type];

@@ -1,7 +1,5 @@
 #include "data/pairs.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <map>
@@ -9,6 +7,7 @@
 
 #include "data/text.h"
 #include "framework/check.h"
+#include "framework/format.h"
 
 namespace unroll {
 namespace {
@@ -16,7 +15,7 @@ namespace {
 bool blank(const std::string& text) { return split_words(text).empty(); }
 
 [[noreturn]] void fail(const std::string& path, std::size_t line, const std::string& what) {
-  throw FileError(fmt::format("cannot read '{}': line {}: {}", path, line + 1, what));
+  throw FileError(detail::format("cannot read '{}': line {}: {}", path, line + 1, what));
 }
 
 }  // namespace
@@ -43,15 +42,17 @@ std::vector<TextPair> read_pairs(const std::string& source_path, const std::stri
                                  targets = read_lines(target_path);
   if (sources.size() != targets.size())
     throw FileError(
-        fmt::format("'{}' has {} lines, but '{}' has {}: line i of one belongs to line "
-                    "i of the other",
-                    source_path, sources.size(), target_path, targets.size()));
+        detail::format("'{}' has {} lines, but '{}' has {}: line i of one belongs to line "
+                       "i of the other",
+                       source_path, sources.size(), target_path, targets.size()));
   std::vector<TextPair> pairs;
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const bool no_source = blank(sources[i]), no_target = blank(targets[i]);
     if (no_source && no_target) continue;
-    if (no_source) fail(source_path, i, fmt::format("it is empty, but not in '{}'", target_path));
-    if (no_target) fail(target_path, i, fmt::format("it is empty, but not in '{}'", source_path));
+    if (no_source)
+      fail(source_path, i, detail::format("it is empty, but not in '{}'", target_path));
+    if (no_target)
+      fail(target_path, i, detail::format("it is empty, but not in '{}'", source_path));
     pairs.push_back({sources[i], targets[i]});
   }
   return pairs;

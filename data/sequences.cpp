@@ -1,11 +1,10 @@
 #include "data/sequences.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "framework/check.h"
+#include "framework/format.h"
 
 namespace unroll {
 namespace {
@@ -15,10 +14,11 @@ using Corpus = std::span<const std::int64_t>;
 void check_options(const char* op, const WindowOptions& options) {
   if (options.batch_size < 1) {
     throw ValueError(
-        fmt::format("{}: batch_size must be 1 or more, got {}", op, options.batch_size));
+        detail::format("{}: batch_size must be 1 or more, got {}", op, options.batch_size));
   }
   if (options.num_steps < 1) {
-    throw ValueError(fmt::format("{}: num_steps must be 1 or more, got {}", op, options.num_steps));
+    throw ValueError(
+        detail::format("{}: num_steps must be 1 or more, got {}", op, options.num_steps));
   }
 }
 
@@ -30,9 +30,9 @@ void check_corpus(const char* op, Corpus corpus, const WindowOptions& options) {
   // Divided, not multiplied, so that large options don't overflow.
   if (options.batch_size >= n || n / (options.batch_size + 1) < options.num_steps) {
     throw ValueError(
-        fmt::format("{}: a batch needs (batch_size + 1) * num_steps = ({} + 1) * {} tokens, the "
-                    "corpus has {}",
-                    op, options.batch_size, options.num_steps, n));
+        detail::format("{}: a batch needs (batch_size + 1) * num_steps = ({} + 1) * {} tokens, the "
+                       "corpus has {}",
+                       op, options.batch_size, options.num_steps, n));
   }
 }
 
@@ -58,7 +58,7 @@ WindowBatches::WindowBatches(Corpus corpus, std::vector<std::int64_t> starts,
 WindowBatch WindowBatches::operator[](std::int64_t i) const {
   if (i < 0 || i >= size()) {
     throw IndexError(
-        fmt::format("WindowBatches: index {} is out of range for {} batches", i, size()));
+        detail::format("WindowBatches: index {} is out of range for {} batches", i, size()));
   }
   const std::int64_t steps = i == size() - 1 ? last_steps_ : options_.num_steps;
   const std::int64_t width = options_.batch_size;
@@ -102,10 +102,10 @@ WindowBatches sequential_windows(Corpus corpus, const WindowOptions& options,
 WindowBatches evaluation_windows(Corpus corpus, const WindowOptions& options) {
   check_options("evaluation_windows", options);
   if (options.batch_size >= length_of(corpus)) {
-    throw ValueError(
-        fmt::format("evaluation_windows: a batch needs batch_size + 1 = {} + 1 tokens, the corpus "
-                    "has {}",
-                    options.batch_size, corpus.size()));
+    throw ValueError(detail::format(
+        "evaluation_windows: a batch needs batch_size + 1 = {} + 1 tokens, the corpus "
+        "has {}",
+        options.batch_size, corpus.size()));
   }
   const std::int64_t row_length = (length_of(corpus) - 1) / options.batch_size;
   const std::int64_t full_batches = (row_length - 1) / options.num_steps;

@@ -1,7 +1,5 @@
 #include "data/series.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -9,18 +7,20 @@
 
 #include "framework/autograd.h"
 #include "framework/check.h"
+#include "framework/format.h"
 #include "framework/ops.h"
 
 namespace unroll {
 namespace {
 
 void require(bool good, const char* where, const std::string& what) {
-  if (!good) throw ValueError(fmt::format("{}: {}", where, what));
+  if (!good) throw ValueError(detail::format("{}: {}", where, what));
 }
 
 void require_time(std::int64_t first, std::int64_t least, std::span<const double> series) {
-  require(first >= least && first < std::ssize(series), "rolling_forecasts",
-          fmt::format("the first time must be in [{}, {}), not {}", least, series.size(), first));
+  require(
+      first >= least && first < std::ssize(series), "rolling_forecasts",
+      detail::format("the first time must be in [{}, {}), not {}", least, series.size(), first));
 }
 
 double dot(const std::vector<double>& a, const std::vector<double>& b) {
@@ -64,9 +64,9 @@ std::vector<double> least_squares(std::vector<std::vector<double>> columns, std:
 
 std::vector<double> noisy_sine(std::int64_t length, double period, double noise,
                                Generator& generator) {
-  require(length >= 0, "noisy_sine", fmt::format("the length is {}", length));
-  require(period > 0, "noisy_sine", fmt::format("the period must be above 0, not {}", period));
-  require(noise >= 0, "noisy_sine", fmt::format("the noise must be at least 0, not {}", noise));
+  require(length >= 0, "noisy_sine", detail::format("the length is {}", length));
+  require(period > 0, "noisy_sine", detail::format("the period must be above 0, not {}", period));
+  require(noise >= 0, "noisy_sine", detail::format("the noise must be at least 0, not {}", noise));
   std::vector<double> x;
   for (std::int64_t t = 0; t < length; ++t)
     x.push_back(std::sin(2 * std::numbers::pi * static_cast<double>(t) / period) +
@@ -75,10 +75,11 @@ std::vector<double> noisy_sine(std::int64_t length, double period, double noise,
 }
 
 std::vector<double> mackey_glass(std::int64_t length, std::int64_t delay, std::int64_t interval) {
-  require(length >= 0, "mackey_glass", fmt::format("the length is {}", length));
-  require(delay >= 1, "mackey_glass", fmt::format("the delay must be at least 1, not {}", delay));
+  require(length >= 0, "mackey_glass", detail::format("the length is {}", length));
+  require(delay >= 1, "mackey_glass",
+          detail::format("the delay must be at least 1, not {}", delay));
   require(interval >= 1, "mackey_glass",
-          fmt::format("the interval must be at least 1, not {}", interval));
+          detail::format("the interval must be at least 1, not {}", interval));
   constexpr std::int64_t per_unit = 10, warm_up = 500 * per_unit;
   constexpr double h = 1.0 / per_unit;
   const auto slope = [](double x, double delayed) {
@@ -104,14 +105,14 @@ StandardScaler::StandardScaler(std::span<const double> series) {
   require(!series.empty(), "StandardScaler", "the series has no values");
   const auto same = [&](double value) { return value == series[0]; };
   require(!std::all_of(series.begin(), series.end(), same), "StandardScaler",
-          fmt::format("the {} values are all the same", series.size()));
+          detail::format("the {} values are all the same", series.size()));
   const auto n = static_cast<double>(series.size());
   double variance = 0.0;
   for (const double value : series) mean += value / n;
   for (const double value : series) variance += std::pow(value - mean, 2) / n;
   std = std::sqrt(variance);
   require(std > 0 && std::isfinite(std), "StandardScaler",
-          fmt::format("the standard deviation of the values is {}", std));
+          detail::format("the standard deviation of the values is {}", std));
 }
 
 std::vector<double> StandardScaler::transform(std::span<const double> series) const {
@@ -124,9 +125,9 @@ Tensor StandardScaler::inverse(const Tensor& z) const { return z * std + mean; }
 
 Tensor sliding_windows(std::span<const double> series, std::int64_t length) {
   require(length >= 1, "sliding_windows",
-          fmt::format("the length must be at least 1, not {}", length));
+          detail::format("the length must be at least 1, not {}", length));
   require(std::ssize(series) >= length, "sliding_windows",
-          fmt::format("windows of {} values in a series of {}", length, series.size()));
+          detail::format("windows of {} values in a series of {}", length, series.size()));
   const std::int64_t n = std::ssize(series) - length + 1;
   std::vector<float> values;
   for (std::int64_t t = 0; t < length; ++t) {
@@ -140,8 +141,8 @@ std::vector<double> Autoregression::forecast(std::span<const double> history,
                                              std::int64_t steps) const {
   const std::size_t order = coefficients.size();
   require(history.size() >= order, "Autoregression",
-          fmt::format("a history of {} values for order {}", history.size(), order));
-  require(steps >= 0, "Autoregression", fmt::format("{} steps", steps));
+          detail::format("a history of {} values for order {}", history.size(), order));
+  require(steps >= 0, "Autoregression", detail::format("{} steps", steps));
   std::vector<double> x(history.end() - static_cast<std::ptrdiff_t>(order), history.end());
   for (std::int64_t k = 0; k < steps; ++k)
     x.push_back(
@@ -152,10 +153,10 @@ std::vector<double> Autoregression::forecast(std::span<const double> history,
 
 Autoregression fit_autoregression(std::span<const double> series, std::int64_t order) {
   require(order >= 1, "fit_autoregression",
-          fmt::format("the order must be at least 1, not {}", order));
-  require(
-      std::ssize(series) > 2 * order, "fit_autoregression",
-      fmt::format("order {} needs more than {} values, not {}", order, 2 * order, series.size()));
+          detail::format("the order must be at least 1, not {}", order));
+  require(std::ssize(series) > 2 * order, "fit_autoregression",
+          detail::format("order {} needs more than {} values, not {}", order, 2 * order,
+                         series.size()));
   const auto p = static_cast<std::size_t>(order);
   const std::size_t n = series.size() - p;
   std::vector<std::vector<double>> columns{std::vector<double>(n, 1.0)};
@@ -173,9 +174,9 @@ Autoregression fit_autoregression(std::span<const double> series, std::int64_t o
 
 MarkovChain::MarkovChain(std::span<const double> series, std::int64_t states, double epsilon) {
   require(series.size() >= 2, "MarkovChain",
-          fmt::format("the series has {} values, and needs 2", series.size()));
-  require(states >= 1, "MarkovChain", fmt::format("{} states", states));
-  require(epsilon > 0, "MarkovChain", fmt::format("epsilon must be above 0, not {}", epsilon));
+          detail::format("the series has {} values, and needs 2", series.size()));
+  require(states >= 1, "MarkovChain", detail::format("{} states", states));
+  require(epsilon > 0, "MarkovChain", detail::format("epsilon must be above 0, not {}", epsilon));
   std::vector<double> sorted(series.begin(), series.end());
   std::sort(sorted.begin(), sorted.end());
   for (std::int64_t i = 1; i < states; ++i) {
@@ -208,7 +209,7 @@ std::int64_t MarkovChain::state(double value) const {
 }
 
 std::vector<double> MarkovChain::forecast(double value, std::int64_t steps) const {
-  require(steps >= 0, "MarkovChain", fmt::format("{} steps", steps));
+  require(steps >= 0, "MarkovChain", detail::format("{} steps", steps));
   std::vector<double> m = means_, values;
   for (std::int64_t k = 0; k < steps; ++k) {
     std::vector<double> next;
@@ -230,8 +231,8 @@ Tensor rolling_forecasts(
     const auto next = forecast(series.first(static_cast<std::size_t>(first + i + 1)));
     if (i == 0) horizon = next.size();
     require(next.size() == horizon, "rolling_forecasts",
-            fmt::format("forecast {} is of {} values, those before it are of {}", i, next.size(),
-                        horizon));
+            detail::format("forecast {} is of {} values, those before it are of {}", i, next.size(),
+                           horizon));
     values.insert(values.end(), next.begin(), next.end());
   }
   return from_vector(values, {rows, static_cast<std::int64_t>(horizon)});
@@ -239,7 +240,7 @@ Tensor rolling_forecasts(
 
 Tensor rolling_forecasts(std::span<const double> series, std::int64_t first, std::int64_t steps,
                          const std::function<Tensor(const Tensor& windows)>& forecast) {
-  require(steps >= 1, "rolling_forecasts", fmt::format("windows of {} values", steps));
+  require(steps >= 1, "rolling_forecasts", detail::format("windows of {} values", steps));
   require_time(first, steps - 1, series);
   const NoGrad no_grad;
   const auto read = series.subspan(static_cast<std::size_t>(first + 1 - steps));
@@ -247,8 +248,8 @@ Tensor rolling_forecasts(std::span<const double> series, std::int64_t first, std
   for (const Tensor& windows : split(sliding_windows(read, steps), 1000, 1)) {
     rows.push_back(forecast(windows));
     if (rows.back().dim() != 2 || rows.back().size(0) != windows.size(1))
-      throw ShapeError(fmt::format("rolling_forecasts: {} windows have forecasts of shape {}",
-                                   windows.size(1), to_string(rows.back().shape())));
+      throw ShapeError(detail::format("rolling_forecasts: {} windows have forecasts of shape {}",
+                                      windows.size(1), to_string(rows.back().shape())));
   }
   return concatenate(rows).to(DType::f64);
 }
@@ -261,7 +262,7 @@ std::vector<double> rolling_rmse(std::span<const double> series, const Tensor& f
                      to_string(forecasts.shape()));
   const std::int64_t rows = forecasts.size(0), horizon = forecasts.size(1);
   require(std::ssize(series) > rows, "rolling_rmse",
-          fmt::format("{} forecasts for a series of {} values", rows, series.size()));
+          detail::format("{} forecasts for a series of {} values", rows, series.size()));
   const std::int64_t count = rows - horizon + 1;
   const auto last = series.last(static_cast<std::size_t>(count));
   const Tensor targets = from_vector(std::vector<double>(last.begin(), last.end()));

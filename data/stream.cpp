@@ -1,13 +1,12 @@
 #include "data/stream.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
 
 #include "framework/check.h"
+#include "framework/format.h"
 #include "framework/tensor.h"
 
 namespace unroll {
@@ -17,7 +16,7 @@ constexpr std::int64_t kFirst = 50;  ///< errors before there is a range
 constexpr double kLargest = 1e150;   ///< whose square is a number
 
 void require(bool good, const char* where, const std::string& what) {
-  if (!good) throw ValueError(fmt::format("{}: {}", where, what));
+  if (!good) throw ValueError(detail::format("{}: {}", where, what));
 }
 
 /// The three numbers of a state.
@@ -26,7 +25,7 @@ std::vector<double> from_state(const NamedTensors& state, const char* name, cons
   copy_values(state, {{name, numbers}}, where);
   const auto values = numbers.to_vector<double>();
   for (const double x : values)
-    require(std::isfinite(x), where, fmt::format("the state has a {} in it", x));
+    require(std::isfinite(x), where, detail::format("the state has a {} in it", x));
   return values;
 }
 std::int64_t to_count(double x) { return static_cast<std::int64_t>(std::clamp(x, 0.0, 1e15)); }
@@ -39,12 +38,12 @@ double ratio(std::int64_t part, std::int64_t whole) {
 
 RunningStatistics::RunningStatistics(std::int64_t memory) : memory_(memory) {
   require(memory >= 1, "RunningStatistics",
-          fmt::format("the memory must be at least 1, not {}", memory));
+          detail::format("the memory must be at least 1, not {}", memory));
 }
 
 void RunningStatistics::add(double x) {
   require(std::abs(x) <= kLargest, "RunningStatistics",
-          fmt::format("a number must be between -1e150 and 1e150, not {}", x));
+          detail::format("a number must be between -1e150 and 1e150, not {}", x));
   count_ = std::min(count_ + 1, memory_);
   const double before = x - mean_, part = 1 / static_cast<double>(count_);
   mean_ += part * before;
@@ -76,7 +75,7 @@ ControlChart::ControlChart(const ControlChartOptions& options)
       averages_(options.memory),
       since_alarm_(options.grace) {
   const auto check = [](bool good, const char* rule, double value) {
-    require(good, "ControlChart", fmt::format("{}, not {}", rule, value));
+    require(good, "ControlChart", detail::format("{}, not {}", rule, value));
   };
   const auto& [limit, smoothing, memory, warm_up, grace] = options;
   check(limit > 0, "the limit must be above 0", limit);
@@ -99,10 +98,10 @@ ControlChart::Reading ControlChart::add(double value, double expected) {
                   .expected = expected,
                   .width = options_.limit * single_.root_mean_square(),
                   .usual = value};
-  require(
-      std::abs(value) <= kLargest && (std::isnan(expected) || std::abs(error) <= kLargest),
-      "ControlChart",
-      fmt::format("value and error must be between -1e150 and 1e150, not {} and {}", value, error));
+  require(std::abs(value) <= kLargest && (std::isnan(expected) || std::abs(error) <= kLargest),
+          "ControlChart",
+          detail::format("value and error must be between -1e150 and 1e150, not {} and {}", value,
+                         error));
   if (std::isnan(expected)) return reading;
   const double clipped = clip(error, single_);
   average_ += options_.smoothing * (clipped - average_);
@@ -139,7 +138,7 @@ void ControlChart::load_state_dict(const NamedTensors& state) {
 }
 
 AlarmScores::AlarmScores(std::int64_t grace) : grace_(grace) {
-  require(grace >= 0, "AlarmScores", fmt::format("the grace must be at least 0, not {}", grace));
+  require(grace >= 0, "AlarmScores", detail::format("the grace must be at least 0, not {}", grace));
 }
 
 void AlarmScores::add(const ControlChart::Reading& reading, const std::string& fault) {

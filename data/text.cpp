@@ -1,6 +1,5 @@
 #include "data/text.h"
 
-#include <fmt/format.h>
 #include <locale.h>
 #include <utf8.h>
 #include <wctype.h>
@@ -15,6 +14,7 @@
 
 #include "framework/check.h"
 #include "framework/file.h"
+#include "framework/format.h"
 
 namespace unroll {
 namespace {
@@ -26,14 +26,14 @@ std::size_t find_invalid(std::string_view text) {
 }
 
 std::string describe_invalid(std::string_view text, std::size_t offset) {
-  return fmt::format("invalid UTF-8 at byte {} (0x{:02x})", offset,
-                     static_cast<unsigned char>(text[offset]));
+  return detail::format("invalid UTF-8 at byte {} (0x{:02x})", offset,
+                        static_cast<unsigned char>(text[offset]));
 }
 
 void require_utf8(const char* op, std::string_view text) {
   const std::size_t invalid = find_invalid(text);
   if (invalid != text.size()) {
-    throw ValueError(fmt::format("{}: {}", op, describe_invalid(text, invalid)));
+    throw ValueError(detail::format("{}: {}", op, describe_invalid(text, invalid)));
   }
 }
 
@@ -75,8 +75,8 @@ std::string read_text(const std::string& path) {
   if (invalid != bytes.size()) {
     const auto line =
         1 + std::count(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(invalid), '\n');
-    throw FileError(
-        fmt::format("cannot read '{}': line {}: {}", path, line, describe_invalid(bytes, invalid)));
+    throw FileError(detail::format("cannot read '{}': line {}: {}", path, line,
+                                   describe_invalid(bytes, invalid)));
   }
 
   std::string text;

@@ -1,6 +1,5 @@
 #include "data/vocab.h"
 
-#include <fmt/format.h>
 #include <utf8.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include "data/text.h"
 #include "framework/check.h"
 #include "framework/file.h"
+#include "framework/format.h"
 
 namespace unroll {
 namespace {
@@ -63,7 +63,7 @@ class LineReader {
     ++number_;
     const std::size_t length = rest_.find('\n');
     if (length == std::string_view::npos) {
-      fail(rest_.empty() ? fmt::format("expected {}, got the end", expected)
+      fail(rest_.empty() ? detail::format("expected {}, got the end", expected)
                          : "no line feed at its end");
     }
     const std::string_view line = rest_.substr(0, length);
@@ -73,12 +73,12 @@ class LineReader {
   /// Throws unless the next line is this one.
   void expect(std::string_view wanted) {
     const std::string expected =
-        wanted.empty() ? std::string("an empty line") : fmt::format("'{}'", wanted);
+        wanted.empty() ? std::string("an empty line") : detail::format("'{}'", wanted);
     const std::string_view line = next(expected);
-    if (line != wanted) fail(fmt::format("expected {}, got '{}'", expected, line));
+    if (line != wanted) fail(detail::format("expected {}, got '{}'", expected, line));
   }
   [[noreturn]] void fail(const std::string& what) const {
-    throw FileError(fmt::format("cannot read '{}': line {}: {}", source_, number_, what));
+    throw FileError(detail::format("cannot read '{}': line {}: {}", source_, number_, what));
   }
 
  private:
@@ -92,12 +92,12 @@ class LineReader {
 Vocab::Vocab(const std::vector<std::string>& text, const VocabOptions& options)
     : has_unknown_(!options.unknown_token.empty()) {
   if (options.min_freq < 1) {
-    throw ValueError(fmt::format("Vocab: min_freq must be 1 or more, got {}", options.min_freq));
+    throw ValueError(detail::format("Vocab: min_freq must be 1 or more, got {}", options.min_freq));
   }
   const auto add_checked = [this](const std::string& token) {
     if (token.empty()) throw ValueError("Vocab: a token is empty");
     if (!is_utf8(token)) {
-      throw ValueError(fmt::format("Vocab: the token '{}' is not UTF-8", token));
+      throw ValueError(detail::format("Vocab: the token '{}' is not UTF-8", token));
     }
     return add(token);
   };
@@ -105,7 +105,7 @@ Vocab::Vocab(const std::vector<std::string>& text, const VocabOptions& options)
   if (has_unknown_) add_checked(options.unknown_token);
   for (const std::string& token : options.reserved_tokens) {
     if (!add_checked(token)) {
-      throw ValueError(fmt::format("Vocab: the token '{}' is reserved twice", token));
+      throw ValueError(detail::format("Vocab: the token '{}' is reserved twice", token));
     }
   }
 
@@ -131,13 +131,14 @@ bool Vocab::add(const std::string& token) {
 std::int64_t Vocab::index(const std::string& token) const {
   const auto found = indices_.find(token);
   if (found != indices_.end()) return found->second;
-  if (!has_unknown_) throw ValueError(fmt::format("Vocab: unknown token '{}'", token));
+  if (!has_unknown_) throw ValueError(detail::format("Vocab: unknown token '{}'", token));
   return 0;
 }
 
 const std::string& Vocab::token(std::int64_t index) const {
   if (index < 0 || index >= size()) {
-    throw IndexError(fmt::format("Vocab: index {} is out of range for {} tokens", index, size()));
+    throw IndexError(
+        detail::format("Vocab: index {} is out of range for {} tokens", index, size()));
   }
   return tokens_[static_cast<std::size_t>(index)];
 }
@@ -165,8 +166,8 @@ std::vector<std::string> Vocab::decode(const Tensor& indices) const {
 }
 
 std::string Vocab::to_text() const {
-  std::string text =
-      fmt::format("unroll vocab 1\nunknown {}\ntokens {}\n\n", has_unknown_ ? "0" : "none", size());
+  std::string text = detail::format("unroll vocab 1\nunknown {}\ntokens {}\n\n",
+                                    has_unknown_ ? "0" : "none", size());
   for (const std::string& token : tokens_) text += escape(token) + '\n';
   return text;
 }
@@ -179,7 +180,7 @@ Vocab Vocab::from_text(std::string_view text, const std::string& source) {
   const std::string_view unknown = reader.next("'unknown 0' or 'unknown none'");
   vocab.has_unknown_ = unknown == "unknown 0";
   if (!vocab.has_unknown_ && unknown != "unknown none") {
-    reader.fail(fmt::format("expected 'unknown 0' or 'unknown none', got '{}'", unknown));
+    reader.fail(detail::format("expected 'unknown 0' or 'unknown none', got '{}'", unknown));
   }
 
   const std::string_view tokens = reader.next("'tokens N'");
@@ -191,22 +192,22 @@ Vocab Vocab::from_text(std::string_view text, const std::string& source) {
     if (error != std::errc() || parsed != end) size = -1;
   }
   // One way to write a number: "05" and "-0" are none.
-  if (size < (vocab.has_unknown_ ? 1 : 0) || tokens != fmt::format("tokens {}", size)) {
-    reader.fail(fmt::format("expected 'tokens N', got '{}'", tokens));
+  if (size < (vocab.has_unknown_ ? 1 : 0) || tokens != detail::format("tokens {}", size)) {
+    reader.fail(detail::format("expected 'tokens N', got '{}'", tokens));
   }
 
   reader.expect("");
   for (std::int64_t i = 0; i < size; ++i) {
-    const std::string_view line = reader.next(fmt::format("token {} of {}", i + 1, size));
+    const std::string_view line = reader.next(detail::format("token {} of {}", i + 1, size));
     const std::optional<std::string> token = unescape(line);
     if (line.empty()) reader.fail("a token is empty");
     if (!is_utf8(line)) reader.fail("not UTF-8");
-    if (!token) reader.fail(fmt::format("'{}' is no escaped token", line));
-    if (!vocab.add(*token)) reader.fail(fmt::format("the token '{}' is there twice", line));
+    if (!token) reader.fail(detail::format("'{}' is no escaped token", line));
+    if (!vocab.add(*token)) reader.fail(detail::format("the token '{}' is there twice", line));
   }
   if (!reader.at_end()) {
     reader.next("");
-    reader.fail(fmt::format("expected the end after {} tokens", size));
+    reader.fail(detail::format("expected the end after {} tokens", size));
   }
   return vocab;
 }

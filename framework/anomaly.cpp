@@ -45,16 +45,16 @@ struct Range {
   bool finite() const { return nan == 0 && infinite == 0; }
   /// "NaN in 2 of 6 elements, the first at (0, 1)"; "Inf" where there is no NaN.
   std::string where() const {
-    return fmt::format("{} in {} of {} element{}, the first at {}", nan > 0 ? "NaN" : "Inf",
-                       nan > 0 ? nan : infinite, shape.numel(), shape.numel() == 1 ? "" : "s",
-                       detail::position(first, shape));
+    return detail::format("{} in {} of {} element{}, the first at {}", nan > 0 ? "NaN" : "Inf",
+                          nan > 0 ? nan : infinite, shape.numel(), shape.numel() == 1 ? "" : "s",
+                          detail::position(first, shape));
   }
   /// "(2, 3) in [-1, 4] with 2 NaN"
   std::string text() const {
-    std::string result = fmt::format("{}", shape);
-    if (low <= high) result += fmt::format(" in [{:.4g}, {:.4g}]", low, high);
-    if (nan > 0) result += fmt::format(" with {} NaN", nan);
-    if (infinite > 0) result += fmt::format(" {} {} Inf", nan > 0 ? "and" : "with", infinite);
+    std::string result = detail::format("{}", shape);
+    if (low <= high) result += detail::format(" in [{:.4g}, {:.4g}]", low, high);
+    if (nan > 0) result += detail::format(" with {} NaN", nan);
+    if (infinite > 0) result += detail::format(" {} {} Inf", nan > 0 ? "and" : "with", infinite);
     return result;
   }
 };
@@ -62,7 +62,7 @@ struct Range {
 std::string place_text(const detail::Place& place) {
   std::string text;
   if (!place.module.empty()) text += "; module " + place.module;
-  if (place.step >= 0) text += fmt::format("; time step {}", place.step);
+  if (place.step >= 0) text += detail::format("; time step {}", place.step);
   return text;
 }
 
@@ -79,7 +79,7 @@ DetectAnomaly::DetectAnomaly(const NamedTensors& names) : NamingWatcher(names) {
 
 std::string DetectAnomaly::context(const Node* node) const {
   if (!node) return place_text(detail::place());
-  std::string text = fmt::format("; in the backward of {}", node->op);
+  std::string text = detail::format("; in the backward of {}", node->op);
   const auto origin = origins_.find(node);
   if (origin == origins_.end()) return text;
   return text + ", whose inputs were " + origin->second.inputs + place_text(origin->second.place);
@@ -100,8 +100,8 @@ void DetectAnomaly::computed(const char* op, const detail::Inputs& inputs, const
   if (result.nan == 0)  // an infinity that somebody has given is a mask
     for (std::size_t i = 0; i < inputs.size(); ++i)
       if (!Range(inputs[i]).finite()) return;
-  report(fmt::format("{}: the result {} has {}; inputs: {}{}", op, value.shape(), result.where(),
-                     ranges(inputs), context(running_.empty() ? nullptr : running_.back())));
+  report(detail::format("{}: the result {} has {}; inputs: {}{}", op, value.shape(), result.where(),
+                        ranges(inputs), context(running_.empty() ? nullptr : running_.back())));
 }
 
 void DetectAnomaly::arrived(const Node& node, const Tensor& grad) {
@@ -111,7 +111,7 @@ void DetectAnomaly::arrived(const Node& node, const Tensor& grad) {
   if (g.finite()) return;
   const std::string name = node.leaf ? detail::name_of(&node) : node.op;
   const auto origin = origins_.find(&node);
-  report(fmt::format(
+  report(detail::format(
       "the gradient of {} {} has {}{}", name.empty() ? "a leaf" : name, node.shape, g.where(),
       node.leaf || origin == origins_.end() ? "" : place_text(origin->second.place)));
 }
@@ -119,8 +119,8 @@ void DetectAnomaly::arrived(const Node& node, const Tensor& grad) {
 void DetectAnomaly::added(const Node& node, int i, const Tensor& grad) {
   const Range g(grad);
   if (g.finite()) return;
-  report(fmt::format("{}: its rule gives input {} a gradient {} that has {}{}", node.op, i,
-                     grad.shape(), g.where(), context(&node)));
+  report(detail::format("{}: its rule gives input {} a gradient {} that has {}{}", node.op, i,
+                        grad.shape(), g.where(), context(&node)));
 }
 
 void DetectAnomaly::passed(const Node&) {
@@ -133,7 +133,7 @@ void check_finite(const NamedTensors& tensors) {
     if (!x.defined() || !is_floating(x.dtype())) return;
     const Range range(x);
     if (!range.finite())
-      message += fmt::format("\n  {}{} {} has {}", what, name, x.shape(), range.where());
+      message += detail::format("\n  {}{} {} has {}", what, name, x.shape(), range.where());
   };
   for (const auto& [name, tensor] : tensors) {
     check(name, "", tensor);

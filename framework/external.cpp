@@ -1,6 +1,5 @@
 #include "framework/external.h"
 
-#include <fmt/format.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 
 #include "framework/check.h"
 #include "framework/file.h"
+#include "framework/format.h"
 
 namespace unroll::detail {
 
@@ -28,13 +28,13 @@ void run(std::vector<std::string> command, const std::string& path) {
       posix_spawnp(&process, arguments[0], nullptr, nullptr, arguments.data(), environ);
   if (error != 0)
     throw MissingProgram(
-        fmt::format("{}: {} can't be started ({})", path, command[0], std::strerror(error)));
+        detail::format("{}: {} can't be started ({})", path, command[0], std::strerror(error)));
   int status = 0;
   waitpid(process, &status, 0);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 127)  // how some systems say the same
-    throw MissingProgram(fmt::format("{}: {} can't be started", path, command[0]));
+    throw MissingProgram(detail::format("{}: {} can't be started", path, command[0]));
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw FileError(fmt::format("{}: {} failed", path, command[0]));
+    throw FileError(detail::format("{}: {} failed", path, command[0]));
 }
 
 /// A directory that is not there afterwards.
@@ -43,7 +43,7 @@ struct TemporaryDirectory {
     std::error_code unknown;  // then mkdtemp has something to say
     path = std::filesystem::temp_directory_path(unknown).string() + "/unroll.XXXXXX";
     if (mkdtemp(path.data()) == nullptr)
-      throw FileError(fmt::format("cannot make '{}': {}", path, std::strerror(errno)));
+      throw FileError(detail::format("cannot make '{}': {}", path, std::strerror(errno)));
   }
   ~TemporaryDirectory() {
     std::error_code ignored;

@@ -1,13 +1,12 @@
 #include "framework/gnuplot.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iterator>
 #include <limits>
 
 #include "framework/external.h"
+#include "framework/format.h"
 
 namespace unroll {
 
@@ -21,14 +20,14 @@ std::string gnuplot_string(std::string_view text) {
 }
 
 void draw_svg(const std::string& path, int width, int height, const std::string& commands) {
-  const std::string script = fmt::format(
+  const std::string script = detail::format(
       "set encoding utf8\nset linetype 9 linecolor rgb '#a6761d'\nset linetype cycle 9\n"
       "set terminal svg size {},{} dynamic noenhanced font 'sans-serif,14' background 'white'\n{}",
       width, height, commands);
   detail::write_by_program(path, script, [](const std::string& from, const std::string& to) {
     return std::vector<std::string>{
         "gnuplot", "-e",
-        fmt::format("set output {}; load {}", gnuplot_string(to), gnuplot_string(from))};
+        detail::format("set output {}; load {}", gnuplot_string(to), gnuplot_string(from))};
   });
 }
 
@@ -42,23 +41,22 @@ std::string range(const char* axis, const std::vector<Curve>& curves, bool log_s
     for (std::size_t n = 0; n < curve.y.size(); ++n)
       if (const double v = value(curve, n); std::isfinite(v))
         low = std::min(low, v), high = std::max(high, v);
-  if (low != high) return fmt::format("set {}range [*:*]\n", axis);
-  if (log_scale && low > 0) return fmt::format("set {}range [{}:{}]\n", axis, low / 2, low * 2);
-  return fmt::format("set {}range [{}:{}]\n", axis, low - 1, low + 1);
+  if (low != high) return detail::format("set {}range [*:*]\n", axis);
+  if (log_scale && low > 0) return detail::format("set {}range [{}:{}]\n", axis, low / 2, low * 2);
+  return detail::format("set {}range [{}:{}]\n", axis, low - 1, low + 1);
 }
 
 /// What gnuplot does for one panel; `number` keeps the names of its data apart from the others'.
 std::string panel_script(const Panel& panel, std::size_t number) {
   const auto& [options, curves] = panel;
   std::string script;
-  auto out = std::back_inserter(script);
-  fmt::format_to(out,
-                 "set title {}\nset xlabel {}\nset ylabel {}\nset grid\nset key {}\n"
-                 "unset logscale\nset border back\n{}{}",
-                 gnuplot_string(options.title), gnuplot_string(options.x_label),
-                 gnuplot_string(options.y_label), options.legend,
-                 options.log_scale ? fmt::format("set logscale y {}\n", options.log_base) : "",
-                 options.log_x ? "set logscale x 10\n" : "");
+  script += detail::format(
+      "set title {}\nset xlabel {}\nset ylabel {}\nset grid\nset key {}\n"
+      "unset logscale\nset border back\n{}{}",
+      gnuplot_string(options.title), gnuplot_string(options.x_label),
+      gnuplot_string(options.y_label), options.legend,
+      options.log_scale ? detail::format("set logscale y {}\n", options.log_base) : "",
+      options.log_x ? "set logscale x 10\n" : "");
   const auto at = [](const Curve& curve, std::size_t n) {
     return curve.x.empty() ? static_cast<double>(n + 1) : curve.x.at(n);
   };
@@ -67,17 +65,17 @@ std::string panel_script(const Panel& panel, std::size_t number) {
                   [](const Curve& curve, std::size_t n) { return curve.y[n]; });
   for (std::size_t i = 0; i < curves.size(); ++i) {
     const Curve& curve = curves[i];
-    fmt::format_to(out, "$curve{}_{} << END\n", number, i);
+    script += detail::format("$curve{}_{} << END\n", number, i);
     for (std::size_t n = 0; n < curve.y.size(); ++n)
-      fmt::format_to(out, "{} {}\n", at(curve, n), curve.y[n]);
-    fmt::format_to(out, "END\n");
+      script += detail::format("{} {}\n", at(curve, n), curve.y[n]);
+    script += detail::format("END\n");
   }
   for (std::size_t i = 0; i < curves.size(); ++i)
-    fmt::format_to(out, "{} $curve{}_{} using 1:2 with {} title {}", i == 0 ? "plot" : ",", number,
-                   i,
-                   curves[i].points || curves[i].y.size() == 1 ? "points pointtype 7 pointsize 0.5"
-                                                               : "lines linewidth 2",
-                   gnuplot_string(curves[i].name));
+    script += detail::format(
+        "{} $curve{}_{} using 1:2 with {} title {}", i == 0 ? "plot" : ",", number, i,
+        curves[i].points || curves[i].y.size() == 1 ? "points pointtype 7 pointsize 0.5"
+                                                    : "lines linewidth 2",
+        gnuplot_string(curves[i].name));
   return script + "\n";
 }
 
@@ -85,7 +83,7 @@ std::string panel_script(const Panel& panel, std::size_t number) {
 
 void draw_curves(const std::string& path, const std::vector<Panel>& panels) {
   std::string script;
-  if (panels.size() > 1) script = fmt::format("set multiplot layout {},1\n", panels.size());
+  if (panels.size() > 1) script = detail::format("set multiplot layout {},1\n", panels.size());
   for (std::size_t i = 0; i < panels.size(); ++i) script += panel_script(panels[i], i);
   draw_svg(path, 720, panels.size() > 1 ? 380 * static_cast<int>(panels.size()) : 420, script);
 }

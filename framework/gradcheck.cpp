@@ -1,7 +1,5 @@
 #include "framework/gradcheck.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -12,6 +10,7 @@
 
 #include "framework/autograd.h"
 #include "framework/check.h"
+#include "framework/format.h"
 #include "framework/ops.h"
 #include "framework/random.h"
 #include "framework/watch.h"
@@ -41,12 +40,12 @@ std::vector<Variable> variables_of(const std::vector<Tensor>& inputs) {
     const Tensor& x = inputs[i];
     if (!x.requires_grad()) continue;
     auto fail = [&](const std::string& what) {
-      throw ValueError(fmt::format("gradcheck: input {} {}", i, what));
+      throw ValueError(detail::format("gradcheck: input {} {}", i, what));
     };
     if (x.dtype() != DType::f64) fail("must be f64, is " + to_string(x.dtype()));
     if (!x.is_leaf()) fail("must be a leaf, is the result of an operation");
     if (!x.is_contiguous()) fail("must be contiguous");
-    variables.push_back({fmt::format("input {}", i), x});
+    variables.push_back({detail::format("input {}", i), x});
   }
   if (variables.empty()) throw ValueError("gradcheck: no input requires a gradient");
   return variables;
@@ -145,7 +144,7 @@ std::string compare(const std::string& what, const Variable& variable, const Val
   }
   if (failed == 0) return "";
   const Shape& shape = variable.tensor.shape();
-  return fmt::format(
+  return detail::format(
       "gradcheck: {}: {}, element {}: analytic {:.9g}, numeric {:.9g}, difference {:.1e} "
       "({} of {} elements of {} differ)",
       what, variable.name, to_string(position(static_cast<std::int64_t>(worst), shape)),
@@ -359,9 +358,9 @@ std::string wrong_rules(const Problem& problem, const GradcheckOptions& options,
     std::string shapes;
     for (const Shape& shape : op.shapes) shapes += (shapes.empty() ? "" : ", ") + to_string(shape);
     add_line(message,
-             fmt::format("gradcheck: the rule of \"{}\" with inputs {} is wrong: along a random "
-                         "direction its gradient is {:.6g}, its value changes by {:.6g}",
-                         op.op, shapes, inputs.sum, result.sum));
+             detail::format("gradcheck: the rule of \"{}\" with inputs {} is wrong: along a random "
+                            "direction its gradient is {:.6g}, its value changes by {:.6g}",
+                            op.op, shapes, inputs.sum, result.sum));
   }
   return message;
 }
@@ -371,14 +370,15 @@ std::string wrong_rules(const Problem& problem, const GradcheckOptions& options,
 std::string gradcheck_message(const GradcheckFunction& f, const std::vector<Tensor>& inputs,
                               const GradcheckOptions& options) {
   if (options.order != 1 && options.order != 2) {
-    throw ValueError(fmt::format("gradcheck: order must be 1 or 2, got {}", options.order));
+    throw ValueError(detail::format("gradcheck: order must be 1 or 2, got {}", options.order));
   }
   if (!grad_enabled()) throw GraphError("gradcheck: called under NoGrad, nothing is recorded");
   Problem problem{f, inputs, variables_of(inputs), {}};
 
   const Tensor y = f(inputs);
   if (y.dtype() != DType::f64) {
-    throw ValueError(fmt::format("gradcheck: the result must be f64, is {}", to_string(y.dtype())));
+    throw ValueError(
+        detail::format("gradcheck: the result must be f64, is {}", to_string(y.dtype())));
   }
   if (!same(problem.result(), problem.result())) {
     throw ValueError("gradcheck: two calls with the same inputs gave different results");

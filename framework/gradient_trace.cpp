@@ -1,7 +1,5 @@
 #include "framework/gradient_trace.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -80,7 +78,7 @@ std::string GradientTrace::table() const {
   std::vector<std::string> head = {"tensor", "t"};
   std::vector<bool> right = {false, true};
   for (const std::int64_t step : shown) {
-    head.push_back(fmt::format("step {}", step));
+    head.push_back(detail::format("step {}", step));
     right.push_back(true);
   }
   std::vector<std::vector<std::string>> rows;
@@ -90,7 +88,7 @@ std::string GradientTrace::table() const {
       rows.push_back({name, key.second >= 0 ? std::to_string(key.second) : ""});
       for (const std::int64_t step : shown) {
         const auto norm = by_step.find(step);
-        rows.back().push_back(norm == by_step.end() ? "-" : fmt::format("{:.3g}", norm->second));
+        rows.back().push_back(norm == by_step.end() ? "-" : detail::format("{:.3g}", norm->second));
       }
     }
   return detail::table(head, rows, right);
@@ -105,9 +103,13 @@ void GradientTrace::write_csv(const std::string& path) const {
   };
   std::string text = state_->options.values ? "step,name,t,norm,values\n" : "step,name,t,norm\n";
   for (const GradientRecord& r : records()) {
-    text += fmt::format("{},{},{},{}", r.step, quoted(r.name), r.t >= 0 ? std::to_string(r.t) : "",
-                        r.norm);
-    if (state_->options.values) text += fmt::format(",{}", fmt::join(r.values, " "));
+    text += detail::format("{},{},{},{}", r.step, quoted(r.name),
+                           r.t >= 0 ? std::to_string(r.t) : "", r.norm);
+    if (state_->options.values) {
+      text += ',';
+      for (std::size_t i = 0; i < r.values.size(); ++i)
+        text += detail::format("{}{}", i > 0 ? " " : "", r.values[i]);
+    }
     text += '\n';
   }
   write_file_atomically(path, text);
@@ -170,8 +172,8 @@ void GradientTrace::plot_over_time(const std::string& path) const {
   };
   if (!records().empty()) {
     const std::int64_t first = records().front().step, last = records().back().step;
-    if (first != last) add_step(first, fmt::format(", step {}", first));
-    add_step(last, first != last ? fmt::format(", step {}", last) : "");
+    if (first != last) add_step(first, detail::format(", step {}", first));
+    add_step(last, first != last ? detail::format(", step {}", last) : "");
   }
   curves.draw(path, names, "time step");
 }

@@ -66,7 +66,7 @@ Drawing drawing_of(const TapeView& view, const GraphOptions& options) {
   };
   for (const TapeView::Entry& entry : view.entries) {
     const Place& place = entry.place;
-    Vertex vertex{entry.label(), fmt::format("{}", entry.node->shape),
+    Vertex vertex{entry.label(), detail::format("{}", entry.node->shape),
                   entry.node->leaf ? Vertex::Kind::leaf : Vertex::Kind::operation, place};
     if (entry.node->leaf && entry.name.empty())
       for (const auto& [name, tensor] : options.names)
@@ -100,7 +100,7 @@ Drawing drawing_of(const TapeView& view, const GraphOptions& options) {
         connect({static_cast<int>(drawing.vertices.size()), number});
         const Vertex& user = drawing.vertices[static_cast<std::size_t>(number)];
         drawing.vertices.push_back({few ? detail::numbers(input.values, input.shape) : "",
-                                    few ? "" : fmt::format("{}", input.shape),
+                                    few ? "" : detail::format("{}", input.shape),
                                     Vertex::Kind::outside, user.place, user.part});
       }
     }
@@ -126,7 +126,7 @@ std::string to_dot(const Tensor& y, const GraphOptions& options) {
       "  node [fontname=\"sans-serif\", fontsize=11, height=0.3, margin=\"0.06,0.03\"];\n"
       "  edge [arrowsize=0.5, color=\"#555555\"];\n";
   const auto add = [&]<class... Args>(fmt::format_string<Args...> format, Args&&... args) {
-    text += fmt::format(format, std::forward<Args>(args)...);
+    text += detail::format(format, std::forward<Args>(args)...);
   };
 
   // By step, part and module.
@@ -155,7 +155,7 @@ std::string to_dot(const Tensor& y, const GraphOptions& options) {
       add("{}subgraph cluster{} {{\n", indent, clusters++);
       indent += "  ";
       add("{}label={}; style=filled; color=\"#f2f2f2\";\n", indent,
-          quoted(options.folded ? "every t" : fmt::format("t = {}", step)));
+          quoted(options.folded ? "every t" : detail::format("t = {}", step)));
     }
     for (const auto& [module, members] : modules) {
       const bool framed = !module.empty();

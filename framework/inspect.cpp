@@ -23,14 +23,14 @@ std::string describe_tape(const Tensor& y) {
     std::string inputs;
     for (const TapeView::Input& input : entry.inputs) {
       if (!inputs.empty()) inputs += ' ';
-      inputs += input.number >= 0 ? fmt::format("#{}", input.number)
-                : input.known     ? fmt::format("{}", input.shape)
+      inputs += input.number >= 0 ? detail::format("#{}", input.number)
+                : input.known     ? detail::format("{}", input.shape)
                                   : "-";
     }
-    rows.push_back({fmt::format("#{}", n), entry.label(), inputs,
-                    fmt::format("{}", entry.node->shape), entry.place.module,
+    rows.push_back({detail::format("#{}", n), entry.label(), inputs,
+                    detail::format("{}", entry.node->shape), entry.place.module,
                     entry.place.step >= 0 ? std::to_string(entry.place.step) : "",
-                    entry.grad_norm >= 0.0 ? fmt::format("{:.4g}", entry.grad_norm) : ""});
+                    entry.grad_norm >= 0.0 ? detail::format("{:.4g}", entry.grad_norm) : ""});
   }
   return detail::table({"", "op", "inputs", "shape", "module", "t", "|grad|"}, rows,
                        {true, false, false, false, false, true, false});
@@ -129,7 +129,7 @@ class Listener : public detail::Watcher {
   static std::string text_of(const Tensor& x) {
     const std::vector<double> values = detail::few_values(x);
     if (!values.empty() || x.numel() == 0) return detail::numbers(values, x.shape());
-    return fmt::format("{} of norm {:.4g}", x.shape(), detail::norm_of(x));
+    return detail::format("{} of norm {:.4g}", x.shape(), detail::norm_of(x));
   }
 
  private:
@@ -169,16 +169,16 @@ std::string describe_backward(const Tensor& y) {
 
   std::string text;
   const auto add = [&]<class... Args>(fmt::format_string<Args...> format, Args&&... args) {
-    text += fmt::format(format, std::forward<Args>(args)...);
+    text += detail::format(format, std::forward<Args>(args)...);
   };
   const auto place_text = [](const TapeView::Entry& entry) {
     std::string place;
     if (!entry.place.module.empty()) place += "  " + entry.place.module;
-    if (entry.place.step >= 0) place += fmt::format("  t = {}", entry.place.step);
+    if (entry.place.step >= 0) place += detail::format("  t = {}", entry.place.step);
     return place;
   };
   const auto value_text = [](const TapeView::Entry& entry) {
-    return entry.values.empty() ? fmt::format("  {}", entry.node->shape)
+    return entry.values.empty() ? detail::format("  {}", entry.node->shape)
                                 : " = " + detail::numbers(entry.values, entry.node->shape);
   };
   // By how many rules each gradient was summed.
@@ -191,11 +191,11 @@ std::string describe_backward(const Tensor& y) {
     for (const TapeView::Input& input : entry.inputs) {
       if (!inputs.empty()) inputs += ", ";
       if (input.number >= 0)
-        inputs += fmt::format("#{}", input.number);
+        inputs += detail::format("#{}", input.number);
       else if (!input.known)
         inputs += "-";
       else
-        inputs += input.values.empty() ? fmt::format("{}", input.shape)
+        inputs += input.values.empty() ? detail::format("{}", input.shape)
                                        : detail::numbers(input.values, input.shape);
     }
     add("#{} {}({}){}{}\n", n, entry.node->op, inputs, value_text(entry), place_text(entry));
@@ -206,7 +206,7 @@ std::string describe_backward(const Tensor& y) {
     const auto g = seen.gradients.find(entry.node);
     if (g == seen.gradients.end()) continue;
     const int count = terms[n];
-    add("    g = {}{}\n", g->second, count > 1 ? fmt::format(", the sum of {}", count) : "");
+    add("    g = {}{}\n", g->second, count > 1 ? detail::format(", the sum of {}", count) : "");
     for (const Listener::Part& part : seen.parts[entry.node]) {
       const int to = entry.inputs[static_cast<std::size_t>(part.input)].number;
       ++terms[to];
@@ -219,7 +219,7 @@ std::string describe_backward(const Tensor& y) {
     add("#{} {}{}\n", n, entry.label(), value_text(entry));
     const int count = terms[static_cast<int>(n)];
     add("    gradient = {}{}\n", seen.gradients[entry.node],
-        count > 1 ? fmt::format(", the sum of {}", count) : "");
+        count > 1 ? detail::format(", the sum of {}", count) : "");
   }
   return text;
 }

@@ -1,38 +1,15 @@
 #pragma once
 /// What the engine's own .cpp files share. Not for users.
 
-#include <fmt/format.h>
-
 #include <initializer_list>
 
 #include "framework/autograd.h"
+#include "framework/format.h"
 #include "framework/kernels/kernels.h"
 #include "framework/row_grad.h"
 #include "framework/tensor.h"
 
-template <>
-struct fmt::formatter<unroll::Shape> : fmt::formatter<std::string> {
-  template <class Context>
-  auto format(const unroll::Shape& shape, Context& context) const {
-    return fmt::formatter<std::string>::format(unroll::to_string(shape), context);
-  }
-};
-
-template <>
-struct fmt::formatter<unroll::DType> : fmt::formatter<std::string> {
-  template <class Context>
-  auto format(unroll::DType dtype, Context& context) const {
-    return fmt::formatter<std::string>::format(unroll::to_string(dtype), context);
-  }
-};
-
 namespace unroll::detail {
-
-/// Throws an E with a formatted message.
-template <class E, class... Args>
-[[noreturn]] void fail(fmt::format_string<Args...> text, Args&&... args) {
-  throw E(fmt::format(text, std::forward<Args>(args)...));
-}
 
 /// Calls f(T{}) with the C++ type of a dtype.
 template <class F>

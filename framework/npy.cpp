@@ -153,7 +153,7 @@ std::uint32_t little_endian(std::string_view bytes) {
 }
 
 std::string tuple(const std::vector<std::int64_t>& sizes) {
-  return sizes.size() == 1 ? fmt::format("({},)", sizes[0])
+  return sizes.size() == 1 ? detail::format("({},)", sizes[0])
                            : to_string(Shape(sizes));  // is Python's notation
 }
 
@@ -199,9 +199,9 @@ const char* descr_of(DType dtype) {
 
 void save_npy(const std::string& path, const Tensor& tensor) {
   if (!tensor.defined()) throw ValueError("save_npy: the tensor is undefined");
-  std::string header =
-      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}",
-                  descr_of(tensor.dtype()), tuple({tensor.shape().begin(), tensor.shape().end()}));
+  std::string header = detail::format("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}",
+                                      descr_of(tensor.dtype()),
+                                      tuple({tensor.shape().begin(), tensor.shape().end()}));
   const std::size_t fixed = kMagic.size() + 2 + 2;  // with version and length
   const std::size_t padded = (fixed + header.size() + 1 + 63) / 64 * 64 - fixed;
   if (padded > 0xffff) throw ValueError("save_npy: the tensor has too many dimensions");
@@ -222,7 +222,7 @@ Tensor load_npy(const std::string& path) {
   try {
     return parse(file);
   } catch (const Invalid& error) {
-    throw FileError(fmt::format("cannot read '{}': {}", path, error.what));
+    throw FileError(detail::format("cannot read '{}': {}", path, error.what));
   }
 }
 

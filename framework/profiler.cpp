@@ -93,18 +93,18 @@ struct Total {
 };
 
 std::string milliseconds(std::int64_t nanoseconds) {
-  return fmt::format("{:.3f}", static_cast<double>(nanoseconds) / 1e6);
+  return detail::format("{:.3f}", static_cast<double>(nanoseconds) / 1e6);
 }
 
 std::string share(std::int64_t part, std::int64_t whole) {
-  return fmt::format("{:.1f}%", 100.0 * static_cast<double>(part) /
-                                    static_cast<double>(std::max<std::int64_t>(whole, 1)));
+  return detail::format("{:.1f}%", 100.0 * static_cast<double>(part) /
+                                       static_cast<double>(std::max<std::int64_t>(whole, 1)));
 }
 
 std::string size_text(std::int64_t bytes) {
-  if (bytes < 10'000) return fmt::format("{} B", bytes);
-  if (bytes < 10'000'000) return fmt::format("{:.1f} kB", static_cast<double>(bytes) / 1e3);
-  return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6);
+  if (bytes < 10'000) return detail::format("{} B", bytes);
+  if (bytes < 10'000'000) return detail::format("{:.1f} kB", static_cast<double>(bytes) / 1e3);
+  return detail::format("{:.1f} MB", static_cast<double>(bytes) / 1e6);
 }
 
 }  // namespace
@@ -132,10 +132,10 @@ std::string Profiler::table() const {
   std::vector<std::vector<std::string>> rows;
   for (const auto& [op, total] : sorted(by_op)) {
     const std::int64_t time = total.forward + total.backward;
-    rows.push_back(
-        {op, std::to_string(total.count), milliseconds(time), share(time, whole),
-         fmt::format("{:.2f}", static_cast<double>(time) / 1e3 / static_cast<double>(total.count)),
-         size_text(total.bytes)});
+    rows.push_back({op, std::to_string(total.count), milliseconds(time), share(time, whole),
+                    detail::format("{:.2f}", static_cast<double>(time) / 1e3 /
+                                                 static_cast<double>(total.count)),
+                    size_text(total.bytes)});
   }
   std::string text = detail::table({"operation", "calls", "ms", "share", "us each", "memory"}, rows,
                                    {false, true, true, true, true, true});
@@ -146,8 +146,8 @@ std::string Profiler::table() const {
                     share(total.forward + total.backward, whole), size_text(total.bytes)});
   text += "\n" + detail::table({"module", "calls", "forward ms", "backward ms", "share", "memory"},
                                rows, {false, true, true, true, true, true});
-  return text + fmt::format("\n{} ms in operations, {} ms in all\n", milliseconds(measured),
-                            milliseconds(whole));
+  return text + detail::format("\n{} ms in operations, {} ms in all\n", milliseconds(measured),
+                               milliseconds(whole));
 }
 
 void Profiler::write_trace(const std::string& path) const {
@@ -155,7 +155,7 @@ void Profiler::write_trace(const std::string& path) const {
   Json list = Json::array();
   const auto label = [](const Place& place) {
     std::string text = place.module;
-    if (place.step >= 0) text += fmt::format("{}t = {}", text.empty() ? "" : ", ", place.step);
+    if (place.step >= 0) text += detail::format("{}t = {}", text.empty() ? "" : ", ", place.step);
     return text;
   };
   const auto add = [&](const std::string& name, const char* category, int row, std::int64_t start,

@@ -1,7 +1,5 @@
 #include "framework/safetensors.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -15,6 +13,7 @@
 
 #include "framework/check.h"
 #include "framework/file.h"
+#include "framework/format.h"
 #include "framework/stored.h"
 
 namespace unroll {
@@ -215,7 +214,7 @@ std::string beginning(std::string_view file) {
   std::string text;
   for (const char c : file.substr(0, 16)) {
     const auto byte = static_cast<unsigned char>(c);
-    text += byte >= 0x20 && byte < 0x7f ? std::string(1, c) : fmt::format("\\x{:02x}", byte);
+    text += byte >= 0x20 && byte < 0x7f ? std::string(1, c) : detail::format("\\x{:02x}", byte);
   }
   return text;
 }
@@ -266,7 +265,7 @@ std::string quoted(const std::string& text) {
   try {
     return nlohmann::json(text).dump();
   } catch (const nlohmann::json::type_error&) {
-    throw ValueError(fmt::format("save_safetensors: '{}' is not UTF-8", text));
+    throw ValueError(detail::format("save_safetensors: '{}' is not UTF-8", text));
   }
 }
 
@@ -276,9 +275,9 @@ std::string json_metadata(const Metadata& metadata) {
   std::string text;
   for (const auto& [key, value] : metadata) {
     if (!text.empty()) text += ",";
-    text += fmt::format("{}:{}", quoted(key), quoted(value));
+    text += detail::format("{}:{}", quoted(key), quoted(value));
   }
-  return fmt::format("{}:{{{}}}", quoted(kMetadata), text);
+  return detail::format("{}:{{{}}}", quoted(kMetadata), text);
 }
 
 std::string json_entry(const std::string& name, const Tensor& tensor, std::int64_t begin) {
@@ -287,8 +286,8 @@ std::string json_entry(const std::string& name, const Tensor& tensor, std::int64
     if (!shape.empty()) shape += ",";
     shape += std::to_string(size);
   }
-  return fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", quoted(name),
-                     dtype_name(tensor.dtype()), shape, begin, begin + bytes_of(tensor));
+  return detail::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", quoted(name),
+                        dtype_name(tensor.dtype()), shape, begin, begin + bytes_of(tensor));
 }
 
 }  // namespace
@@ -298,13 +297,13 @@ void save_safetensors(const std::string& path, const NamedTensors& tensors,
   std::set<std::string> names;
   for (const auto& [name, tensor] : tensors) {
     if (name == kMetadata) {
-      throw ValueError(fmt::format("save_safetensors: no tensor may be named '{}'", name));
+      throw ValueError(detail::format("save_safetensors: no tensor may be named '{}'", name));
     }
     if (!names.insert(name).second) {
-      throw ValueError(fmt::format("save_safetensors: two tensors are named '{}'", name));
+      throw ValueError(detail::format("save_safetensors: two tensors are named '{}'", name));
     }
     if (!tensor.defined()) {
-      throw ValueError(fmt::format("save_safetensors: '{}' is undefined", name));
+      throw ValueError(detail::format("save_safetensors: '{}' is undefined", name));
     }
   }
 
@@ -327,12 +326,12 @@ void save_safetensors(const std::string& path, const NamedTensors& tensors,
     if (!header.empty()) header += ",";
     header += json_entry(tensors[i].first, tensors[i].second, begin[i]);
   }
-  header = fmt::format("{{{}}}", header);
+  header = detail::format("{{{}}}", header);
   header.resize((header.size() + 7) / 8 * 8, ' ');
   const std::uint64_t header_size = header.size();
   if (header_size > kMaxHeader) {
-    throw ValueError(fmt::format("save_safetensors: the header has {} bytes, {} are allowed",
-                                 header_size, kMaxHeader));
+    throw ValueError(detail::format("save_safetensors: the header has {} bytes, {} are allowed",
+                                    header_size, kMaxHeader));
   }
 
   std::string file;
@@ -352,7 +351,7 @@ TensorFile load_safetensors(const std::string& path) {
   try {
     return parse(file);
   } catch (const Invalid& error) {
-    throw FileError(fmt::format("cannot read '{}': {}", path, error.what));
+    throw FileError(detail::format("cannot read '{}': {}", path, error.what));
   }
 }
 

@@ -2,13 +2,12 @@
 /// Numbers as files hold them: element types that tensors don't have, at any address. Not for
 /// users.
 
-#include <fmt/format.h>
-
 #include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "framework/format.h"
 #include "framework/tensor.h"
 
 namespace unroll::detail {
@@ -20,7 +19,7 @@ struct Invalid {
 
 template <class... Args>
 [[noreturn]] void invalid(fmt::format_string<Args...> text, Args&&... args) {
-  throw Invalid{fmt::format(text, std::forward<Args>(args)...)};
+  throw Invalid{detail::format(text, std::forward<Args>(args)...)};
 }
 
 enum class Stored { f16, bf16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64, boolean };

@@ -166,7 +166,7 @@ double norm_of(const Tensor& x) {
 std::string numbers(const std::vector<double>& values, const Shape& shape) {
   std::size_t next = 0;
   const auto text = [&](const auto& self, std::int64_t d) -> std::string {
-    if (d == shape.size()) return fmt::format("{:.4g}", values[next++]);
+    if (d == shape.size()) return detail::format("{:.4g}", values[next++]);
     std::string list = "[";
     for (std::int64_t i = 0; i < shape[d]; ++i) list += (i > 0 ? ", " : "") + self(self, d + 1);
     return list + "]";
@@ -188,8 +188,8 @@ std::string table(const std::vector<std::string>& head,
     for (std::size_t c = 0; c < cells.size(); ++c) {
       if (width[c] == 0) continue;
       if (!out.empty()) out += "  ";
-      out += right[c] ? fmt::format("{:>{}}", cells[c], width[c])
-                      : fmt::format("{:<{}}", cells[c], width[c]);
+      out += right[c] ? detail::format("{:>{}}", cells[c], width[c])
+                      : detail::format("{:<{}}", cells[c], width[c]);
     }
     out.erase(out.find_last_not_of(' ') + 1);
     text += out + "\n";

@@ -470,8 +470,8 @@ std::string format_value(std::int64_t value) { return std::to_string(value); }
 std::string format_value(double value) {
   if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
   const double size = std::abs(value);
-  return size != 0.0 && (size < 1e-3 || size >= 1e5) ? fmt::format("{:.3e}", value)
-                                                     : fmt::format("{:.4f}", value);
+  return size != 0.0 && (size < 1e-3 || size >= 1e5) ? detail::format("{:.3e}", value)
+                                                     : detail::format("{:.4f}", value);
 }
 
 /// The texts of the elements that are shown, in order; and, with `lines`, their layout.
@@ -518,9 +518,10 @@ void collect(const Tensor& x, std::vector<std::string>& texts) {
 
 std::string to_string(const Tensor& tensor) {
   if (!tensor.defined()) return "tensor(undefined)";
-  std::string out = fmt::format("tensor {} {}", tensor.dtype(), tensor.shape());
+  std::string out = detail::format("tensor {} {}", tensor.dtype(), tensor.shape());
   if (tensor.requires_grad())
-    out += tensor.is_leaf() ? " requires_grad" : fmt::format(" made by {}", tensor.impl().node->op);
+    out +=
+        tensor.is_leaf() ? " requires_grad" : detail::format(" made by {}", tensor.impl().node->op);
   out += "\n";
   std::vector<std::string> texts;
   if (tensor.numel() > 0) {

@@ -144,12 +144,12 @@ template <class Visit>
 void Module::visit(const State& state, const std::string& prefix, const std::string& suffix,
                    const Visit& found) {
   for (const auto& [name, tensor] : state.params)
-    found(fmt::format("{}{}{}", prefix, name, suffix), tensor);
+    found(detail::format("{}{}{}", prefix, name, suffix), tensor);
   for (const Part& part : state.parts) {
     if (part.name.empty())
       visit(*part.state, prefix, part.suffix + suffix, found);
     else
-      visit(*part.state, fmt::format("{}{}{}.", prefix, part.name, suffix), "", found);
+      visit(*part.state, detail::format("{}{}{}.", prefix, part.name, suffix), "", found);
   }
 }
 
@@ -253,13 +253,13 @@ std::string Module::describe() const {
           [&](const std::string&, const Tensor& tensor) { detail::append_unique(list, {tensor}); });
     std::int64_t count = 0;
     for (const Tensor& tensor : list) count += tensor.numel();
-    text += fmt::format("{}, {} parameter{}\n", type, grouped(count), count == 1 ? "" : "s");
+    text += detail::format("{}, {} parameter{}\n", type, grouped(count), count == 1 ? "" : "s");
   };
 
   const auto body = [&](const auto& self, const State& state, const std::string& path,
                         const std::string& suffix, const std::string& indent) -> void {
     for (const auto& [name, tensor] : state.params) {
-      text += fmt::format("{}{}{}: {}", indent, name, suffix, tensor.shape());
+      text += detail::format("{}{}{}: {}", indent, name, suffix, tensor.shape());
       const auto same = [&t = tensor](const auto& entry) { return entry.second.is(t); };
       const auto first = std::find_if(seen.begin(), seen.end(), same);
       if (first != seen.end()) text += ", tied to " + first->first;

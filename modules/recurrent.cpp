@@ -303,7 +303,7 @@ std::size_t RecurrentBase::place(std::int64_t layer, bool reverse) const {
 
 std::string RecurrentBase::suffix(std::size_t cell) const {
   const auto directions = static_cast<std::size_t>(num_directions());
-  return fmt::format("_l{}{}", cell / directions, cell % directions == 1 ? "_reverse" : "");
+  return detail::format("_l{}{}", cell / directions, cell % directions == 1 ? "_reverse" : "");
 }
 
 Scope RecurrentBase::cell_scope(std::size_t cell) const {
@@ -323,7 +323,7 @@ void RecurrentBase::check_state(std::size_t given) const {
     fail<ValueError>(
         "{}: the state must hold {} cell state{} ({} x {}), but holds {}", type_name(typeid(*this)),
         num_cells(), num_cells() == 1 ? "" : "s",
-        fmt::format("{} layer{}", options_.num_layers, options_.num_layers == 1 ? "" : "s"),
+        detail::format("{} layer{}", options_.num_layers, options_.num_layers == 1 ? "" : "s"),
         options_.bidirectional ? "2 directions" : "1 direction", given);
 }
 

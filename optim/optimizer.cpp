@@ -25,7 +25,7 @@ void Optimizer::add_group(std::vector<Tensor> parameters, double lr, std::vector
     if (!is_floating(parameter.dtype())) refuse("is of " + to_string(parameter.dtype()));
     if (!parameter.is_contiguous()) refuse("is not contiguous");
     for (std::size_t j = 0; j < all.size(); ++j)
-      if (parameter.is(all[j])) refuse(fmt::format("is parameter {} again", j));
+      if (parameter.is(all[j])) refuse(detail::format("is parameter {} again", j));
     all.push_back(parameter);
   }
   parameters_ = std::move(all);
@@ -129,7 +129,7 @@ NamedTensors Optimizer::state_dict() const {
 }
 
 void Optimizer::load_state_dict(const NamedTensors& state) {
-  const std::string where = fmt::format("load_state_dict: {}", name_);
+  const std::string where = detail::format("load_state_dict: {}", name_);
 
   // Room for what the state should hold: a parameter that it mentions has to be complete.
   std::vector<Slot> slots;
