@@ -32,8 +32,9 @@ constexpr std::size_t kLargePage = std::size_t{2} << 20;
 constexpr std::size_t kSlab = 4 * kLargePage;
 /// What is larger is asked of the system by itself.
 constexpr std::size_t kLargestInSlab = kSlab / 8;
-constexpr int kFineClasses = 16;    // 64, 128, ..., 1024 bytes
-constexpr int kStepsPerOctave = 8;  // above: 1152, 1280, ..., 2048, 2304, ... and 64 for a header
+constexpr std::size_t kHeaders = 192;  // of a tensor, in front of its elements
+constexpr int kFineClasses = 19;       // 64, 128, ..., 1024 and kHeaders bytes
+constexpr int kStepsPerOctave = 8;     // above: kHeaders and 1152, 1280, ..., 2048, 2304, ...
 constexpr int kClasses = kFineClasses + kStepsPerOctave * 38;
 /// Beyond what the thread itself has had in use at once it keeps no more than this: a thread that
 /// only ever gives back what others made does not hoard it.
@@ -44,21 +45,21 @@ struct SizeClass {
   std::size_t bytes;
 };
 
-/// Rounds up to at most an eighth more. Sizes of tensors are often round; with the header of a
-/// Storage they fit exactly. Throws std::bad_alloc for what no memory holds.
+/// Rounds up to at most an eighth more. Sizes of tensors are often round; with their headers they
+/// fit exactly. Throws std::bad_alloc for what no memory holds.
 inline SizeClass size_class(std::size_t bytes) {
   if (bytes <= kFineClasses * kAlignment) [[likely]] {
     const std::size_t n = (bytes + kAlignment - 1 + (bytes == 0)) / kAlignment;
     return {static_cast<int>(n) - 1, n * kAlignment};
   }
   if (bytes > std::size_t{1} << 46) throw std::bad_alloc();
-  const std::size_t rest = std::max<std::size_t>(bytes - kAlignment, 1025);
+  const std::size_t rest = bytes - kHeaders;  // more than 1024
   const int octave =
       static_cast<int>(std::bit_width(rest - 1)) - 1;  // 2^octave < rest <= 2^(octave + 1)
   const std::size_t step = std::size_t{1} << (octave - 3);
   const std::size_t steps = (rest - (std::size_t{1} << octave) + step - 1) / step;  // 1 .. 8
   return {kFineClasses + (octave - 10) * kStepsPerOctave + static_cast<int>(steps) - 1,
-          kAlignment + (std::size_t{1} << octave) + steps * step};
+          kHeaders + (std::size_t{1} << octave) + steps * step};
 }
 
 void* aligned(std::size_t alignment, std::size_t bytes) {
@@ -121,7 +122,7 @@ std::size_t bytes_of_class(int index) {
   if (index < kFineClasses) return static_cast<std::size_t>(index + 1) * kAlignment;
   const int octave = 10 + (index - kFineClasses) / kStepsPerOctave;
   const auto steps = static_cast<std::size_t>((index - kFineClasses) % kStepsPerOctave + 1);
-  return kAlignment + (std::size_t{1} << octave) + (steps << (octave - 3));
+  return kHeaders + (std::size_t{1} << octave) + (steps << (octave - 3));
 }
 
 void give_back_all() {

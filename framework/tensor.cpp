@@ -28,18 +28,24 @@ namespace detail {
 
 // --- Lifetimes ----------------------------------------------------------------------------------
 
-Ref<Storage> Storage::make(std::int64_t bytes) {
+Ref<Storage> Storage::make(std::int64_t bytes, std::int32_t front) {
   if (watched()) [[unlikely]]
     allocated(bytes);
-  void* memory = pool_allocate(static_cast<std::size_t>(bytes + kHeader));
-  auto* storage = new (memory) Storage;
+  void* memory = pool_allocate(static_cast<std::size_t>(front + kHeader + bytes));
+  auto* storage = new (static_cast<char*>(memory) + front) Storage;
+  storage->front = front;
   storage->bytes = bytes;
   return Ref<Storage>::adopt(storage);
 }
 
 void destroy(TensorImpl* impl) {
+  const Ref<Storage> elements = std::move(impl->storage);  // the last to go, as it may hold impl
+  Storage* const block = impl->block;
   impl->~TensorImpl();
-  pool_release(impl, sizeof(TensorImpl));
+  if (!block)
+    pool_release(impl, sizeof(TensorImpl));
+  else if (block != elements.get())
+    release(block);
 }
 
 namespace {
@@ -189,6 +195,16 @@ template <class... Args>
 Tensor new_tensor(Args&&... args) {
   return Tensor(Ref<TensorImpl>::adopt(new (pool_allocate(sizeof(TensorImpl)))
                                            TensorImpl(std::forward<Args>(args)...)));
+}
+
+/// A contiguous tensor of `numel` elements, in one block with them.
+Tensor new_block(DType dtype, const Shape& shape, const Shape& strides, std::int64_t numel) {
+  static_assert(sizeof(TensorImpl) % 64 == 0, "what follows is aligned");
+  Ref<Storage> storage = Storage::make(numel * size_of(dtype), sizeof(TensorImpl));
+  Storage* const block = storage.get();
+  auto* impl = new (block->begin()) TensorImpl(dtype, true, shape, strides, 0, std::move(storage));
+  impl->block = block;
+  return Tensor(Ref<TensorImpl>::adopt(impl));
 }
 
 }  // namespace
@@ -355,14 +371,13 @@ Tensor& Tensor::mul_(double factor) {
 
 Tensor detail::make(const Shape& shape, DType dtype) {
   if (trace && is_floating(dtype)) return trace->empty(shape, dtype);
-  return attach(Storage::make(shape.numel() * size_of(dtype)), dtype, shape, 0);
+  return new_block(dtype, shape, contiguous_strides(shape), shape.numel());
 }
 
 Tensor detail::empty_like(const Tensor& x) {
   const TensorImpl& like = x.impl();
   if (trace && is_floating(like.dtype)) return trace->empty(like.shape, like.dtype);
-  return new_tensor(like.dtype, true, like.shape, like.strides, 0,
-                    Storage::make(like.numel * size_of(like.dtype)));
+  return new_block(like.dtype, like.shape, like.strides, like.numel);
 }
 
 Tensor empty(const Shape& shape, DType dtype) {

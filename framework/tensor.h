@@ -52,15 +52,18 @@ namespace detail {
 
 struct Packed;  // packed.cpp
 
-/// A block of memory that tensors share. The elements follow the header.
+/// A block of memory that tensors share. The elements follow the header; in front of it lies, where
+/// `front` is not 0, the TensorImpl for which the block was made.
 struct Storage {
   std::int32_t count = 1;
   std::uint32_t version = 0;  ///< raised by every write in place
   std::int32_t traced = -1;   ///< stands for the elements of an argument: trace.h
+  std::int32_t front = 0;     ///< bytes of the block in front of this header
   std::int64_t bytes = 0;
   Packed* packed = nullptr;  ///< copies of these elements in the layout of the matrix product
 
-  static Ref<Storage> make(std::int64_t bytes);
+  static Ref<Storage> make(std::int64_t bytes, std::int32_t front = 0);
+  void* begin() { return reinterpret_cast<char*>(this) - front; }
   void* data() { return reinterpret_cast<char*>(this) + kHeader; }
   static constexpr std::int64_t kHeader = 64;
 };
@@ -72,7 +75,8 @@ inline Storage* retain(Storage* storage) {
 inline void release(Storage* storage) {
   if (count_down(storage->count) != 0) return;
   if (storage->packed) drop_packed(*storage);
-  pool_release(storage, static_cast<std::size_t>(storage->bytes + Storage::kHeader));
+  pool_release(storage->begin(),
+               static_cast<std::size_t>(storage->front + Storage::kHeader + storage->bytes));
 }
 
 struct Node;  // autograd.h
@@ -89,7 +93,8 @@ struct TensorImpl {
   std::int64_t offset;  ///< in elements
   std::int64_t numel;   ///< of the shape
   Shape shape;
-  Shape strides;  ///< in elements
+  Shape strides;             ///< in elements
+  Storage* block = nullptr;  ///< in whose block this object lies, if it has none of its own
 
   // Not an aggregate: g++ 12 would fill one with zeros first, slowly.
   TensorImpl(DType type, bool dense, const Shape& sizes, const Shape& steps, std::int64_t begin,
@@ -101,6 +106,13 @@ struct TensorImpl {
         numel(sizes.numel()),
         shape(sizes),
         strides(steps) {}
+
+  /// Other elements for everybody who has this tensor. The block that it lies in stays until its
+  /// end.
+  void replace(Ref<Storage> other) {
+    if (block && storage.get() == block) retain(block);
+    storage = std::move(other);
+  }
 };
 
 /// While a module is cloned, the counts of its parameters carry this mark, and a handle that the

@@ -213,7 +213,7 @@ void Module::to(DType dtype) {
     impl.dtype = dtype;
     impl.strides = converted.impl().strides;
     impl.offset = converted.impl().offset;
-    impl.storage = converted.impl().storage;
+    impl.replace(converted.impl().storage);
     parameter.requires_grad_(required);
   }
 }
