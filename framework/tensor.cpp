@@ -199,8 +199,8 @@ Tensor new_tensor(Args&&... args) {
 
 /// A contiguous tensor of `numel` elements, in one block with them.
 Tensor new_block(DType dtype, const Shape& shape, const Shape& strides, std::int64_t numel) {
-  static_assert(sizeof(TensorImpl) % 64 == 0, "what follows is aligned");
-  Ref<Storage> storage = Storage::make(numel * size_of(dtype), sizeof(TensorImpl));
+  constexpr std::int32_t front = (sizeof(TensorImpl) + 63) / 64 * 64;  // what follows is aligned
+  Ref<Storage> storage = Storage::make(numel * size_of(dtype), front);
   Storage* const block = storage.get();
   auto* impl = new (block->begin()) TensorImpl(dtype, true, shape, strides, 0, std::move(storage));
   impl->block = block;
