@@ -1,6 +1,6 @@
 #pragma once
 /// Text with arguments, by fmt. Not for users. What fmt makes of them is compiled once, in
-/// format.cpp: every file that calls fmt's own functions would hold a copy of some 150 KB.
+/// format.cpp: every file that calls fmt's own functions would hold a copy. Not installed.
 
 #include <fmt/format.h>
 

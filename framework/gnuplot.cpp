@@ -68,7 +68,7 @@ std::string panel_script(const Panel& panel, std::size_t number) {
     script += detail::format("$curve{}_{} << END\n", number, i);
     for (std::size_t n = 0; n < curve.y.size(); ++n)
       script += detail::format("{} {}\n", at(curve, n), curve.y[n]);
-    script += detail::format("END\n");
+    script += "END\n";
   }
   for (std::size_t i = 0; i < curves.size(); ++i)
     script += detail::format(

@@ -518,6 +518,26 @@ TEST_CASE("Dropout and Sequential: gradcheck of orders 1 and 2") {
   CHECK(gradcheck(f, with(x, net), {.order = 2}));
 }
 
+TEST_CASE("Module: a parameter goes to another dtype and back, and outlives its module") {
+  Tensor weight, view, converted;
+  {
+    Linear linear(3, 2);
+    weight = linear.weight;
+    view = weight.detach();
+    linear.to(DType::f64);
+    converted = weight.detach();
+    linear.to(DType::f32);
+  }
+  // What was taken of the elements before still has them; the parameter has its own.
+  CHECK(weight.dtype() == DType::f32);
+  CHECK(converted.dtype() == DType::f64);
+  CHECK(max_difference(weight.detach(), view) == 0.0);
+  CHECK(max_difference(converted, view.to(DType::f64)) == 0.0);
+  const Tensor before = view.clone();
+  weight.detach().fill_(7.0);
+  CHECK(max_difference(view, before) == 0.0);
+}
+
 TEST_CASE("Sequential: one after the other, named by position") {
   const Linear first(2, 3);
   const Linear second(3, 1);
