@@ -81,11 +81,16 @@ void map_into(const Tensor& out, kernels::Op op, std::initializer_list<const Ten
               double s0 = 0.0, double s1 = 0.0);
 /// Copies elements; source is broadcast and converted to the dtype of `out`.
 void copy_into(const Tensor& out, const Tensor& source);
+/// The same, elements of one dtype, to a contiguous `out` from element `begin` on.
+void copy_into(const Tensor& out, std::int64_t begin, const Tensor& source);
 /// out += x in place.
 void accumulate(const Tensor& out, const Tensor& x);
 /// Whether nobody else can see this tensor's memory.
 bool is_exclusive(const Tensor& x);
 
+/// The leaf, if x is a weight: a leaf that requires a gradient, or a view on one, such as its
+/// transpose or a piece of it. Null otherwise.
+const Node* weight_of(const TensorImpl& x);
 /// The matrix b [k, n], or the transpose of b [n, k], in the layout of kernels::gemm_packed, or
 /// null if it is to be read as it is. A weight, and a matrix that is multiplied a second time
 /// without having been written in between, is packed once and the copy kept until the next write.

@@ -245,14 +245,21 @@ Tensor map(const char* name, Op op, std::initializer_list<const Tensor*> operand
 
 void accumulate(const Tensor& out, const Tensor& x) { map_into(out, Op::add, {&out, &x}); }
 
+void copy_into(const Tensor& out, std::int64_t begin, const Tensor& source) {
+  if (trace || !source.is_contiguous() || source.numel() >= kCopied) {
+    map_into(attach(out.impl().storage, out.dtype(), source.shape(), out.impl().offset + begin),
+             Op::copy, {&source});
+    return;
+  }
+  const std::int64_t size = size_of(out.dtype());
+  std::memmove(static_cast<char*>(overwrite(out)) + begin * size, read(source),
+               static_cast<std::size_t>(source.numel() * size));
+}
+
 void copy_into(const Tensor& out, const Tensor& source) {
   if (out.dtype() == source.dtype()) {
-    if (!trace && out.is_contiguous() && source.is_contiguous() && out.shape() == source.shape() &&
-        out.numel() < kCopied) {
-      void* to = overwrite(out);
-      std::memmove(to, read(source), static_cast<std::size_t>(out.numel() * size_of(out.dtype())));
-      return;
-    }
+    if (!trace && out.is_contiguous() && out.shape() == source.shape())
+      return copy_into(out, 0, source);
     map_into(out, Op::copy, {&source});
     return;
   }

@@ -36,22 +36,18 @@ int length(const Packed* list) {
 
 std::atomic_ref<Packed*> list_of(Storage& storage) { return std::atomic_ref(storage.packed); }
 
-/// A leaf that requires a gradient, or a view on one: its transpose, a piece of it, a vector as a
-/// matrix. It is packed when it is first seen: it will be multiplied again; and a product with
-/// packed panels may differ in the last bits from one without, so that training would depend on who
-/// multiplied first after a checkpoint was loaded.
-bool is_weight(const TensorImpl& b) {
-  const Node* node = b.node.get();
-  while (node && node->is_view) node = node->input(0);
-  return node && node->leaf;
-}
-
 Packed* find(Packed* list, const TensorImpl& b, bool transposed) {
   while (list && !list->is(b, transposed)) list = list->next;
   return list;
 }
 
 }  // namespace
+
+const Node* weight_of(const TensorImpl& x) {
+  const Node* node = x.node.get();
+  while (node && node->is_view) node = node->input(0);
+  return node && node->leaf ? node : nullptr;
+}
 
 template <class T>
 const T* packed(const Tensor& b, bool transposed) {
@@ -77,7 +73,10 @@ const T* packed(const Tensor& b, bool transposed) {
                                                        nullptr,
                                                        0};
     list_of(*impl.storage).store(entry, std::memory_order_release);
-    if (!is_weight(impl)) return nullptr;
+    // A weight will be multiplied again; and a product with packed panels may differ in the last
+    // bits from one without, so that training would depend on who multiplied first after a
+    // checkpoint was loaded.
+    if (!weight_of(impl)) return nullptr;
   }
   void* panels = entry->panels.load(std::memory_order_relaxed);
   if (!panels) {

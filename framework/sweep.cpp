@@ -147,7 +147,9 @@ void Back::Sweep::fill_rest(Entry& entry) {
   entry.first = -1;
 }
 
-bool Back::Sweep::reserve(Entry& entry, std::int64_t begin, std::int64_t end) {
+bool Back::Sweep::reserve(Entry& entry, const Node& part) {
+  const std::int64_t begin = part.window, end = begin + part.shape.numel();
+  if (begin < 0 || begin == end) return false;
   if (!entry.grad.defined()) {
     entry.grad = empty(entry.node->shape, entry.node->dtype);
     entry.first = entry.last = begin;
@@ -163,20 +165,13 @@ bool Back::Sweep::reserve(Entry& entry, std::int64_t begin, std::int64_t end) {
   return true;
 }
 
-void Back::Sweep::add_window(Entry& entry, Tensor (*take)(const void* context, const Tensor& whole),
+void Back::Sweep::add_window(Entry& entry, const Node& part,
+                             Tensor (*take)(const void* context, const Tensor& whole),
                              const void* context, const Tensor& g) {
-  if (g.numel() > 0 && !detail::trace && (!entry.grad.defined() || entry.first >= 0)) {
-    const Tensor part = take(
-        context, entry.grad.defined() ? entry.grad
-                                      : entry.grad = empty(entry.node->shape, entry.node->dtype));
-    const std::int64_t begin = part.impl().offset;
-    if (entry.first < 0) entry.first = entry.last = begin;
-    if (part.is_contiguous() && reserve(entry, begin, begin + g.numel())) {
-      detail::copy_into(part, g);
-      return;
-    }
-  }
-  detail::accumulate(take(context, own_grad(entry)), g);
+  if (!detail::trace && reserve(entry, part))
+    detail::copy_into(entry.grad, part.window, g);
+  else
+    detail::accumulate(take(context, own_grad(entry)), g);
 }
 
 Tensor& Back::Sweep::own_grad(Entry& entry) {
@@ -235,6 +230,7 @@ void Back::Sweep::run(bool to_leaves, bool retain_graph) {
   for (std::size_t i = entries.size(); i-- > 0;) {
     Entry& entry = entries[i];
     Node& node = *entry.node;
+    if (i > 1) entries[i - 2].node->prefetch();
     if (!entry.wanted) continue;
     finish(entry);
     if (entry.extra) {
@@ -399,7 +395,7 @@ Tensor Back::part_target(int i) {
 void Back::add_window(int i, Tensor (*take)(const void*, const Tensor&), const void* context) {
   auto* entry = sweep_.find(node_.input(i));
   if (!entry || !entry->wanted) return;
-  Sweep::add_window(*entry, take, context, grad);
+  Sweep::add_window(*entry, node_, take, context, grad);
 }
 
 Tensor Back::place(int i) {
@@ -418,9 +414,7 @@ Tensor Back::place(int i) {
   }
   if (part->window < 0) return Tensor();
   auto* whole = sweep_.find(part->input(0));
-  if (!whole || !whole->wanted || part->shape.numel() == 0 ||
-      !Sweep::reserve(*whole, part->window, part->window + part->shape.numel()))
-    return Tensor();
+  if (!whole || !whole->wanted || !Sweep::reserve(*whole, *part)) return Tensor();
   entry->placed = true;
   return detail::attach(whole->grad.impl().storage, part->dtype, node_.input(i)->shape,
                         part->window);

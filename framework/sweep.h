@@ -174,13 +174,15 @@ struct Back::Sweep {
   static void finish(Entry& entry) {
     if (entry.first >= 0) fill_rest(entry);
   }
-  /// Marks the elements [begin, end) as filled, for the caller to do so. False if some of them are
-  /// already. What lies between them and the others is filled with zeros.
-  static bool reserve(Entry& entry, std::int64_t begin, std::int64_t end);
-  /// Adds g to a part of the gradient; `take(context, whole)` is a window on the part. The parts of
-  /// a sequence come one after the other: such a part is copied to its place, so that nothing is
-  /// filled with zeros first and read again.
-  static void add_window(Entry& entry, Tensor (*take)(const void* context, const Tensor& whole),
+  /// Marks the window of a node on the gradient of its input as filled, for the caller to do so.
+  /// False if it has none, or if some of it is filled already. What lies between it and the others
+  /// is filled with zeros.
+  static bool reserve(Entry& entry, const Node& part);
+  /// Adds g, the gradient of a part, to that of the whole; `take(context, whole)` is a window on
+  /// the part. The parts of a sequence come one after the other: such a part is copied to its
+  /// place, so that nothing is filled with zeros first and read again.
+  static void add_window(Entry& entry, const Node& part,
+                         Tensor (*take)(const void* context, const Tensor& whole),
                          const void* context, const Tensor& g);
   /// The gradient so far as a tensor that may be added to in place.
   static Tensor& own_grad(Entry& entry);

@@ -6,6 +6,7 @@
 #include "framework/internal.h"
 #include "framework/ops.h"
 #include "framework/random.h"
+#include "framework/step_products.h"
 #include "modules/lengths.h"
 
 namespace unroll {
@@ -22,9 +23,11 @@ constexpr std::int64_t kPieceRows = 256;
 constexpr std::int64_t kWholeRows = 512;
 constexpr std::int64_t kWide = 1536;
 
-/// Rows of the piece after this one.
-std::int64_t next_piece(const Tensor& projected) {
-  return projected.size(-1) > kWide ? kPieceRows / 2 : kPieceRows;
+/// Lets go of a piece; returns the rows that the next one has.
+std::int64_t end_piece(StepProducts& steps) {
+  const bool wide = steps.widest() > kWide;
+  steps.clear();
+  return wide ? kPieceRows / 2 : kPieceRows;
 }
 
 void check_probability(const char* where, const char* name, double p) {
@@ -94,6 +97,7 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
   std::int64_t piece = kPieceRows / 2;
   std::vector<Tensor> outputs(static_cast<std::size_t>(T));
   Tensor mask;
+  StepProducts steps;
   for (std::int64_t done = 0, n = 0; done < T; done += n) {
     n = T;
     if (T * rows > kWholeRows) {
@@ -101,10 +105,9 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
       n = done == 0 ? std::min(whole, T) : odd > 0 ? odd : whole;
     }
     const std::int64_t first = options.reverse ? T - done - n : done;
-    const Tensor projected = walker.project(n == T ? xs : narrow(xs, 0, first, n));
-    piece = next_piece(projected);
+    steps.begin(walker.project(n == T ? xs : narrow(xs, 0, first, n)));
     if (done == 0) {
-      walker.start(batch, state_dtype(projected));
+      walker.start(batch, state_dtype(steps.piece()));
       mask = recurrent_mask(walker, recurrent_dropout);
     }
     for (std::int64_t k = 0; k < n; ++k) {
@@ -112,8 +115,9 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
       const Step step(first + t);
       links.pass(walker, done + k);
       outputs[static_cast<std::size_t>(first + t)] =
-          walker.step(projected[t], mask.defined() ? &mask : nullptr);
+          walker.step(steps.next({t, 0}), mask.defined() ? &mask : nullptr);
     }
+    piece = end_piece(steps);
   }
   return stack(outputs);
 }
@@ -208,23 +212,23 @@ Tensor walk_packed(Walker& walker, const Tensor& padded, const Packing& packing,
   std::vector<Tensor> outputs;
   outputs.reserve(packing.running.size() + 1);
   Ended ended;
-  Tensor projected, mask;
-  std::int64_t row = 0, first = 0, end = 0;  // `projected` are the rows from first to end
+  Tensor mask;
+  std::int64_t row = 0, first = 0, end = 0;  // the piece are the rows from first to end
   std::int64_t piece = kPieceRows / 2;
+  StepProducts steps;
   for (std::size_t k = 0; k < packing.running.size(); ++k) {
     const std::int64_t n = packing.running[k];
     if (row == end) {
+      if (k > 0) piece = end_piece(steps);
       first = row;
       for (std::size_t i = k; i < packing.running.size(); ++i) {
         end += packing.running[i];
         if (N > kWholeRows && end - first >= piece) break;
       }
-      projected = Tensor();
-      projected = walker.project(narrow(xs, 0, first, end - first));
-      piece = next_piece(projected);
+      steps.begin(walker.project(narrow(xs, 0, first, end - first)));
     }
     if (k == 0) {
-      walker.start(B, state_dtype(projected));
+      walker.start(B, state_dtype(steps.piece()));
       walker.map([&](const Tensor& t) {
         if (t.dim() < 1 || t.size(0) != B)
           fail<ShapeError>(
@@ -239,8 +243,7 @@ Tensor walk_packed(Walker& walker, const Tensor& padded, const Packing& packing,
     }
     const Step step(static_cast<std::int64_t>(k));
     links.pass(walker, static_cast<std::int64_t>(k));
-    outputs.push_back(
-        walker.step(narrow(projected, 0, row - first, n), mask.defined() ? &mask : nullptr));
+    outputs.push_back(walker.step(steps.next({row - first, n}), mask.defined() ? &mask : nullptr));
     row += n;
   }
   ended.restore(walker, packing);

@@ -184,6 +184,11 @@ concept CellFor = requires(const Cell& cell, const Tensor& x, const State& state
 /// makes is still in the cache when it is needed; those of a padded batch (options.lengths) come as
 /// [rows, ...], one below the other.
 ///
+/// Where a step multiplies x as it came by a weight (matmul or linear, with a leaf that requires a
+/// gradient, or a view on one), that is done for all time steps of a piece at once, and x gets its
+/// gradient through xs: a cell of plain equations needs no `project` for it. Not while somebody
+/// looks at the tape (inspect.h), and not for an x that has a hook or keeps its gradient by then.
+///
 /// Throws ShapeError for T = 0, and for lengths that are not [B]; DTypeError for lengths that are
 /// not i64; ValueError for one outside of 1 to T, and for options outside of their range.
 template <class Cell, class State>

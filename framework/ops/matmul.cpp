@@ -5,6 +5,7 @@
 
 #include "framework/internal.h"
 #include "framework/ops.h"
+#include "framework/step_products.h"
 
 namespace unroll {
 namespace {
@@ -96,6 +97,8 @@ Tensor multiply(const Tensor& a, const Tensor& b) {
   return out;
 }
 
+Tensor matmul_weight(const Tensor& x, const Tensor& w, const Tensor&) { return matmul(x, w); }
+
 Shape leading(const Tensor& x) {
   return Shape(x.shape().data(), static_cast<std::size_t>(x.dim() - 2));
 }
@@ -120,6 +123,8 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
     detail::fail<ShapeError>(
         "matmul: inner dimensions differ: a is {}, b is {}: a.size(-1) = {}, b.size({}) = {}",
         a.shape(), b.shape(), a.size(-1), b.dim() == 1 ? 0 : -2, inner);
+  if (b.dim() == 2)
+    if (Tensor y = detail::StepProducts::find(matmul_weight, a, b, Tensor()); y.defined()) return y;
   if (a.dim() == 1) return squeeze(matmul(unsqueeze(a, 0), b), b.dim() == 1 ? 0 : -2);
   if (b.dim() == 1) return squeeze(matmul(a, unsqueeze(b, 1)), -1);
   if (a.dim() > 2 && b.dim() == 2) {  // every row of a meets the same matrix: one large product
@@ -170,6 +175,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
           "linear: bias must be [out = {}], or that for each row of x, which is {}, but is {}", out,
           x.shape(), bias.shape());
   }
+  if (!bias.defined() || bias.dim() == 1)
+    if (Tensor y = detail::StepProducts::find(linear, x, weight, bias); y.defined()) return y;
   if (x.dim() != 2) {
     Shape shape = x.shape();
     shape[x.dim() - 1] = out;

@@ -160,11 +160,11 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
   const std::int64_t extra = x.dim() - shape.size();
   if (extra < 0 || detail::broadcast_shapes("sum_to", x.shape(), shape) != x.shape())
     fail<ShapeError>("sum_to: shape {} does not broadcast to {}", shape, x.shape());
+  if (x.numel() == shape.numel()) return reshape(x, shape);
   Shape axes;
   for (std::int64_t d = 0; d < x.dim(); ++d)
     if (d < extra || (shape[d - extra] == 1 && x.shape()[d] != 1)) axes.push_back(d);
-  if (axes.empty()) return x;
-  return reshape(x.numel() == shape.numel() ? x : sum(x, axes, true), shape);
+  return reshape(sum(x, axes, true), shape);
 }
 
 Tensor mean(const Tensor& x, const Axes& axes, bool keepdim) {

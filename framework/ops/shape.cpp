@@ -240,9 +240,11 @@ Tensor stack(const std::vector<Tensor>& tensors, std::int64_t dim) {
       fail<ShapeError>("stack: tensor {} has shape {}, tensor 0 has {}", i, tensors[i].shape(),
                        first);
     detail::require_same_dtype("stack", tensors[0], tensors[i]);
-    detail::copy_into(
-        detail::view(out, first, strides, static_cast<std::int64_t>(i) * out.strides()[d]),
-        tensors[i]);
+    const std::int64_t begin = static_cast<std::int64_t>(i) * out.strides()[d];
+    if (d == 0)
+      detail::copy_into(out, begin, tensors[i]);
+    else
+      detail::copy_into(detail::view(out, first, strides, begin), tensors[i]);
   }
   return record("stack", tensors, std::move(out), Keep::none,
                 [d, n = static_cast<int>(tensors.size())](Back& back) {
@@ -267,6 +269,7 @@ std::vector<Tensor> chunk(const Tensor& x, std::int64_t chunks, std::int64_t dim
     fail<ShapeError>("chunk: dimension {} of shape {} does not divide into {} equal parts", dim,
                      x.shape(), chunks);
   std::vector<Tensor> pieces;
+  pieces.reserve(static_cast<std::size_t>(chunks));
   for (std::int64_t i = 0; i < chunks; ++i)
     pieces.push_back(narrow(x, d, i * (size / chunks), size / chunks));
   return pieces;
