@@ -13,9 +13,9 @@ namespace {
 using kernels::ElementwiseFn;
 using kernels::Op;
 
-constexpr std::int64_t kBlock = 512;     // elements gathered at a time where strides demand it
-constexpr std::int64_t kCopied = 32768;  // elements that one thread copies in one go
-constexpr int kOperands = 4;             // the result and up to three inputs
+constexpr std::int64_t kBlock = 512;    // elements gathered at a time where strides demand it
+constexpr std::int64_t kCopied = 2048;  // elements that one thread copies in one go
+constexpr int kOperands = 4;            // the result and up to three inputs
 
 /// How an instruction on n elements is shared between threads.
 struct Sharing {

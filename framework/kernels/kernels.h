@@ -106,6 +106,7 @@ constexpr std::int64_t work(Op op) {
     case Op::tanh_mul:
     case Op::softplus: return 8;
     case Op::sigmoid_mul_tanh: return 12;
+    case Op::copy: return 4;  // waits for memory
     case Op::pow:
     case Op::sin:
     case Op::cos: return 64;
@@ -113,8 +114,9 @@ constexpr std::int64_t work(Op op) {
   }
 }
 
-/// Additions that a thread should have to do: some 0.5 us; and in all, so that it is worth waking.
-inline constexpr std::int64_t kAdditionsPerThread = 1 << 14;
+/// Additions that a thread should have to do: some 0.1 us, so few because the rows that it does
+/// itself need not come from the cache of another core; and in all, so that it is worth waking.
+inline constexpr std::int64_t kAdditionsPerThread = 1 << 12;
 inline constexpr std::int64_t kAdditionsWorthWaking = 1 << 17;
 
 /// Elements from one row to the next, of the result and of each operand; and, where it is not 0,
