@@ -25,8 +25,7 @@ Tensor Linear::operator()(const Tensor& x) const {
   if (x.dim() < 1 || x.size(-1) != in_features)
     fail<ShapeError>("Linear: x must be [..., in_features = {}], but is {}", in_features,
                      x.shape());
-  const Tensor y = matmul(x, transpose(weight));
-  return bias.defined() ? y + bias : y;
+  return linear(x, weight, bias);
 }
 
 }  // namespace unroll
