@@ -211,6 +211,35 @@ void Back::Sweep::settle(Entry& entry) {
   entry.extra->rows = 0;
 }
 
+bool Back::Sweep::put_rows_off(Entry& entry, const Tensor& g) {
+  const Node& bias = *entry.node;
+  if (!bias.leaf || bias.shape.size() != 1 || g.dim() != 2 || g.shape()[1] != bias.shape[0] ||
+      g.strides()[1] != 1)
+    return false;
+  Extra& extra = entry.extra.make();
+  extra.matrices.push_back(g);
+  extra.matrix_rows += g.shape()[0];
+  if (extra.matrix_rows >= rows_together(bias.shape)) settle_rows(entry);
+  return true;
+}
+
+void Back::Sweep::settle_rows(Entry& entry) {
+  Extra& extra = entry.extra.make();
+  if (extra.matrices.empty()) return;
+  Tensor sum = zeros(entry.node->shape, entry.node->dtype);
+  detail::dispatch_floating(sum.dtype(), [&]<class T>(T) {
+    const auto add_rows =
+        kernels::float_kernels<T>().elementwise[static_cast<std::size_t>(kernels::Op::add)].rows;
+    T* const to = detail::overwrite<T>(sum);
+    for (const Tensor& g : extra.matrices)
+      add_rows(g.shape()[0], sum.numel(), to, to, detail::read<T>(g), nullptr,
+               {.b = g.strides()[0]}, nullptr);
+  });
+  extra.matrices.clear();
+  extra.matrix_rows = 0;
+  add(entry.grad, std::move(sum));
+}
+
 void Back::Sweep::add_transposed(Entry& entry) {
   if (!entry.extra->transposed.defined()) return;
   const Tensor sum = std::exchange(entry.extra->transposed, Tensor());
@@ -235,6 +264,7 @@ void Back::Sweep::run(bool to_leaves, bool retain_graph) {
     finish(entry);
     if (entry.extra) {
       settle(entry);
+      settle_rows(entry);
       add_transposed(entry);
     }
     if (entry.grad.defined() || entry.has_results()) {
@@ -310,6 +340,7 @@ void Back::add(int i, Tensor g) {
         detail::broadcast_shapes(node_.op, g.shape(), input.shape) != g.shape())
       fail<ShapeError>("backward: {} gives input {} a gradient of shape {}, the input is {}",
                        node_.op, i, g.shape(), input.shape);
+    if (!sweep_.watched && !create_graph() && Sweep::put_rows_off(*entry, g)) return;
     g = sum_to(g, input.shape);
   }
   if (sweep_.watched) [[unlikely]]

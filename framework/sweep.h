@@ -124,6 +124,8 @@ struct Back::Sweep {
     PoolVector<detail::Product> products;  // still to be added to grad
     std::int64_t rows = 0;                 // of them
     Tensor transposed;                     // their sum so far, if it is kept transposed
+    PoolVector<Tensor> matrices;           // whose rows are still to be added to grad
+    std::int64_t matrix_rows = 0;          // of them
     PoolVector<Tensor> results;            // gradients of the results from the second on
   };
   struct Entry {
@@ -190,6 +192,11 @@ struct Back::Sweep {
   /// than high; where the weight is higher, as [4 * hidden_size, hidden_size], the sum is kept
   /// transposed.
   static void settle(Entry& entry);
+  /// Puts off adding the rows of g to the gradient of a leaf, such as a bias. False if that cannot
+  /// be.
+  static bool put_rows_off(Entry& entry, const Tensor& g);
+  /// Adds the rows that were put off.
+  static void settle_rows(Entry& entry);
 
  private:
   static std::uint64_t next_id();

@@ -318,3 +318,34 @@ TEST_CASE("sweep: the gradient of a time step goes to its place through a sum wi
   CHECK(gradcheck([&](const Tensors& in) { return sum(square(steps(in[0], in[1], false))); },
                   {xs, w}));
 }
+
+TEST_CASE(
+    "sweep: a bias that is added to rows, in few operations and in many, and used otherwise") {
+  const Sequence s;
+  const Tensor b = normal({4}, 0, 1, DType::f64).requires_grad_();
+  const Tensor scale = normal({1}, 0, 1, DType::f64).requires_grad_();
+  const auto steps = [&](int count, bool otherwise) {
+    return [&s, &b, &scale, count, otherwise] {
+      Tensor h = s.h0;
+      for (int t = 0; t < count; ++t) {
+        h = tanh(linear(h, s.w, b) + s.xs[t % 6] + b);
+        if (otherwise && t % 2 == 0) h = h + fused([](auto& x, auto& y) { return x * y; }, h, b);
+        if (otherwise && t == 3) h = h * sum(b) + transpose(transpose(h) * 2.0);
+        h = h + sum(h, {1}, true) * scale;
+      }
+      Tensor last = sum(square(h));
+      if (otherwise)
+        last = last + sum(b * b[1]) + sum(s.xs + b) + sum(transpose(transpose(h) + h[1][2]) + b);
+      return last;
+    };
+  };
+  check(steps(1, false), {s.xs, s.w, b, scale});
+  check(steps(5, false), {s.xs, s.w, b, scale});
+  check(steps(5, true), {s.xs, s.w, b, scale});
+  check(steps(100, false), {b, scale});  // 300 rows are more than are put off
+  check(steps(100, true), {b, s.xs});
+  const Tensor columns = normal({4, 3}, 0, 1, DType::f64);  // the gradient of rows that lie apart
+  check([&] { return sum(transpose(s.h0 * s.h0 + b) * columns); }, {b});
+  const Tensor no_rows = zeros({0, 4}, DType::f64);
+  check([&] { return sum(no_rows + b) + sum(b * 3.0); }, {b});
+}
