@@ -62,9 +62,12 @@ std::int64_t StepProducts::widest() const {
   return width;
 }
 
-bool StepProducts::Product::is(Multiply by, const Tensor& w, const Tensor& b) const {
-  return multiply == by && recorded == grad_enabled() && weight_version == version(w) &&
-         bias_version == version_of(b) && same(weight, w) && same(bias, b);
+/// Whether the product is this one, and nothing that it was made of has been written since.
+bool StepProducts::is(const Product& p, Multiply multiply, const Tensor& weight,
+                      const Tensor& bias) const {
+  return p.multiply == multiply && p.recorded == grad_enabled() &&
+         p.weight_version == version(weight) && p.bias_version == version_of(bias) &&
+         p.piece_version == version(piece_) && same(p.weight, weight) && same(p.bias, bias);
 }
 
 /// Whether there is reason to believe that the other time steps will ask for a product as well.
@@ -82,14 +85,14 @@ bool StepProducts::may_begin_one() {
 
 Tensor StepProducts::product(Multiply multiply, const Tensor& weight, const Tensor& bias) {
   for (Product& p : products_) {
-    if (!p.is(multiply, weight, bias)) continue;
+    if (!is(p, multiply, weight, bias)) continue;
     p.asked = number_;
     return step_.of(p.value);
   }
   if (!weight_of(weight.impl()) || (bias.defined() && !weight_of(bias.impl())) || !may_begin_one())
     return Tensor();
-  products_.push_back({multiply, weight, bias, version(weight), version_of(bias), grad_enabled(),
-                       multiply(piece_, weight, bias), number_});
+  products_.push_back({multiply, weight, bias, version(weight), version_of(bias), version(piece_),
+                       grad_enabled(), multiply(piece_, weight, bias), number_});
   return step_.of(products_.back().value);
 }
 

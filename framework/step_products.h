@@ -57,13 +57,12 @@ class StepProducts {
   struct Product {
     Multiply multiply;
     Tensor weight, bias;
-    std::uint32_t weight_version, bias_version;
+    std::uint32_t weight_version, bias_version, piece_version;
     bool recorded;
     Tensor value;
     std::int64_t asked;  ///< the number of the step that did last
-
-    bool is(Multiply by, const Tensor& w, const Tensor& b) const;
   };
+  bool is(const Product& p, Multiply multiply, const Tensor& weight, const Tensor& bias) const;
   Tensor product(Multiply multiply, const Tensor& weight, const Tensor& bias);
   bool may_begin_one();
 

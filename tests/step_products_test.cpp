@@ -203,6 +203,29 @@ TEST_CASE("step products: a weight that was written has a new product") {
   CHECK(difference(scan(FunctionCell{f}, s.xs, s.h0).outputs, expected, 1e-12, 1.0) == "");
 }
 
+TEST_CASE("step products: a sequence that is written on the way") {
+  manual_seed(15);
+  const NoGrad no_grad;
+  const Sequence s{6, 2};
+  const auto run = [&](const auto& through) {
+    Tensor xs = s.xs.detach().clone();
+    std::int64_t t = 0;
+    return through(
+        [&](const Tensor& x, const Tensor& h) {
+          const Tensor next = tanh(matmul(x, s.w) + h);
+          if (++t < 6) xs[t].copy_(narrow(next, 1, 0, 3));
+          return next;
+        },
+        xs);
+  };
+  const Tensor expected =
+      run([&](const StepFunction& f, const Tensor& xs) { return looped(f, xs, s.h0); });
+  const Tensor actual = run([&](const StepFunction& f, const Tensor& xs) {
+    return scan(FunctionCell{f}, xs, s.h0).outputs;
+  });
+  CHECK(difference(actual, expected, 1e-12, 1.0) == "");
+}
+
 TEST_CASE("step products: with and without a gradient in the same step") {
   manual_seed(8);
   const Sequence s{6, 2};
