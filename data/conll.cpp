@@ -44,7 +44,7 @@ std::vector<TaggedSentence> parse_conll(std::string_view text, const std::string
   for (const std::string& line : split_lines(text)) {
     ++number;
     const auto fail = [&](const std::string& what) {
-      throw FileError(detail::format("{}: line {}: {}", source, number, what));
+      detail::fail<FileError>("{}: line {}: {}", source, number, what);
     };
     std::vector<std::string> columns;
     try {
@@ -94,9 +94,9 @@ std::vector<std::string> convert_scheme(std::vector<TaggedSentence>& sentences,
     for (std::size_t i = 0; i < sentence.tags.size(); ++i) try {
         find_entities({sentence.tags[i]});
       } catch (const ValueError&) {
-        throw FileError(detail::format(
+        detail::fail<FileError>(
             "{}'{}' is no tag of entities: those are O, or B, I, M, E or S with a type behind '-'",
-            where(i), sentence.tags[i]));
+            where(i), sentence.tags[i]);
       }
     const std::vector<Entity> entities = find_entities(sentence.tags);
     const auto size = static_cast<std::int64_t>(sentence.tags.size());

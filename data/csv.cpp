@@ -34,7 +34,7 @@ class CsvParser {
 
  private:
   [[noreturn]] void fail(std::int64_t line, const std::string& what) const {
-    throw FileError(detail::format("cannot read '{}': line {}: {}", table_.source, line, what));
+    detail::fail<FileError>("cannot read '{}': line {}: {}", table_.source, line, what);
   }
 
   /// Whether a line ended here; if so, the next one begins.
@@ -108,9 +108,9 @@ std::int64_t CsvTable::column(const std::string& name) const {
   const double number = parse_number(name).value_or(0);
   for (std::int64_t i = 0; i < columns(); ++i)
     if (number == static_cast<double>(i + 1)) return i;
-  throw FileError(detail::format("cannot read '{}': there is no column '{}' among {}", source, name,
-                                 header.empty() ? detail::format("1 to {}", columns())
-                                                : detail::format("'{}'", join(header, "', '"))));
+  detail::fail<FileError>("cannot read '{}': there is no column '{}' among {}", source, name,
+                          header.empty() ? detail::format("1 to {}", columns())
+                                         : detail::format("'{}'", join(header, "', '")));
 }
 
 std::vector<double> CsvTable::numbers(const std::string& name) const {
@@ -120,10 +120,8 @@ std::vector<double> CsvTable::numbers(const std::string& name) const {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const std::optional<double> value = parse_number(rows[i][index]);
     if (!value)
-      throw FileError(
-          detail::format("cannot read '{}': line {}: column '{}' has '{}', which is no "
-                         "number",
-                         source, lines[i], name, rows[i][index]));
+      detail::fail<FileError>("cannot read '{}': line {}: column '{}' has '{}', which is no number",
+                              source, lines[i], name, rows[i][index]);
     values.push_back(*value);
   }
   return values;

@@ -18,7 +18,7 @@ std::vector<LabelledLine> parse_labelled_lines(std::string_view text, const std:
     try {
       words = split_words(line);
     } catch (const ValueError& error) {
-      throw FileError(detail::format("{} {}", where(), error.what()));
+      detail::fail<FileError>("{} {}", where(), error.what());
     }
     if (words.empty()) continue;
     const std::string& label = words[0];
@@ -26,7 +26,7 @@ std::vector<LabelledLine> parse_labelled_lines(std::string_view text, const std:
     if (line.substr(0, end) != label)
       throw FileError(where() + " does not begin with a label and a space or tab");
     if (words.size() == 1)
-      throw FileError(detail::format("{} has a label, '{}', but no text", where(), label));
+      detail::fail<FileError>("{} has a label, '{}', but no text", where(), label);
     const std::size_t first = line.find(words[1], end);
     const std::size_t last = line.rfind(words.back()) + words.back().size();
     result.push_back({label, line.substr(first, last - first), number});
@@ -36,8 +36,7 @@ std::vector<LabelledLine> parse_labelled_lines(std::string_view text, const std:
 
 std::vector<LabelledLine> read_labelled_lines(const std::string& path) {
   std::vector<LabelledLine> lines = parse_labelled_lines(read_text(path), path);
-  if (lines.empty())
-    throw FileError(detail::format("{} has no line with a label and a text", path));
+  if (lines.empty()) detail::fail<FileError>("{} has no line with a label and a text", path);
   return lines;
 }
 

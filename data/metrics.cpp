@@ -45,21 +45,20 @@ std::int64_t closest_length(const std::vector<Tokens>& references, std::int64_t 
 /// Throws ValueError unless there are candidates, with one or more references each.
 void check(const char* name, const std::vector<Tokens>& candidates,
            const std::vector<std::vector<Tokens>>& references) {
-  if (candidates.empty()) throw ValueError(detail::format("{}: there are no candidates", name));
+  if (candidates.empty()) detail::fail<ValueError>("{}: there are no candidates", name);
   if (candidates.size() != references.size())
-    throw ValueError(detail::format("{}: {} candidates need as many lists of references, got {}",
-                                    name, candidates.size(), references.size()));
+    detail::fail<ValueError>("{}: {} candidates need as many lists of references, got {}", name,
+                             candidates.size(), references.size());
   for (std::size_t i = 0; i < references.size(); ++i)
     if (references[i].empty())
-      throw ValueError(detail::format("{}: candidate {} has no reference", name, i));
+      detail::fail<ValueError>("{}: candidate {} has no reference", name, i);
 }
 
 }  // namespace
 
 BleuScore corpus_bleu(const std::vector<Tokens>& candidates,
                       const std::vector<std::vector<Tokens>>& references, std::int64_t max_n) {
-  if (max_n < 1)
-    throw ValueError(detail::format("corpus_bleu: max_n is at least 1, but is {}", max_n));
+  if (max_n < 1) detail::fail<ValueError>("corpus_bleu: max_n is at least 1, but is {}", max_n);
   check("corpus_bleu", candidates, references);
   BleuScore result;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
@@ -89,7 +88,7 @@ BleuScore corpus_bleu(const std::vector<Tokens>& candidates,
 }
 
 double sentence_bleu(const Tokens& candidate, const Tokens& reference, std::int64_t k) {
-  if (k < 1) throw ValueError(detail::format("sentence_bleu: k is at least 1, but is {}", k));
+  if (k < 1) detail::fail<ValueError>("sentence_bleu: k is at least 1, but is {}", k);
   if (candidate.empty()) return 0.0;
   const std::int64_t size = length(candidate);
   double score = std::exp(
@@ -145,9 +144,8 @@ Tag parse(const Tokens& tags, std::size_t i, const std::string& name) {
   const bool known = !text.empty() && std::string_view("OBIMES").find(text[0]) != std::string::npos;
   const bool whole = text.size() == 1 || (text.size() > 1 && text[1] == '-');
   if (!known || !whole || (text[0] == 'O' && text.size() > 1))
-    throw ValueError(
-        detail::format("{}[{}] is '{}', but a tag is O, or B, I, M, E or S with a type behind '-'",
-                       name, i, text));
+    detail::fail<ValueError>(
+        "{}[{}] is '{}', but a tag is O, or B, I, M, E or S with a type behind '-'", name, i, text);
   return {text[0], text.size() > 1 ? text.substr(2) : std::string_view()};
 }
 
@@ -196,7 +194,7 @@ std::string scheme_name(TagScheme scheme) {
 TagScheme scheme_from_name(const std::string& name) {
   for (TagScheme scheme : {TagScheme::BIO, TagScheme::IOB1, TagScheme::BIOES, TagScheme::BMES})
     if (scheme_name(scheme) == name) return scheme;
-  throw ValueError(detail::format("'{}' is no tag scheme: BIO, IOB1, BIOES or BMES", name));
+  detail::fail<ValueError>("'{}' is no tag scheme: BIO, IOB1, BIOES or BMES", name);
 }
 
 std::vector<Entity> find_entities(const Tokens& tags) { return entities_of(tags, "tags"); }
@@ -206,9 +204,9 @@ Tokens entity_tags(const std::vector<Entity>& entities, std::int64_t size, TagSc
   const Entity* before = nullptr;
   for (const Entity& e : entities) {
     if (e.begin < length(tags) || e.end <= e.begin || e.end > size)
-      throw ValueError(
-          detail::format("entity_tags: an entity from {} to {} does not fit behind {} in {} tokens",
-                         e.begin, e.end, tags.size(), size));
+      detail::fail<ValueError>(
+          "entity_tags: an entity from {} to {} does not fit behind {} in {} tokens", e.begin,
+          e.end, tags.size(), size);
     tags.resize(static_cast<std::size_t>(e.begin), "O");
     const bool follows = before && before->end == e.begin && before->type == e.type;
     for (std::int64_t i = e.begin; i < e.end; ++i) {
@@ -249,12 +247,12 @@ namespace {
 void require_same_lengths(const char* op, const std::vector<Tokens>& expected,
                           const std::vector<Tokens>& predicted) {
   if (expected.size() != predicted.size())
-    throw ValueError(detail::format("{}: {} sentences are expected, but {} predicted", op,
-                                    expected.size(), predicted.size()));
+    detail::fail<ValueError>("{}: {} sentences are expected, but {} predicted", op, expected.size(),
+                             predicted.size());
   for (std::size_t n = 0; n < expected.size(); ++n)
     if (expected[n].size() != predicted[n].size())
-      throw ValueError(detail::format("{}: sentence {} has {} expected tags, but {} predicted ones",
-                                      op, n, expected[n].size(), predicted[n].size()));
+      detail::fail<ValueError>("{}: sentence {} has {} expected tags, but {} predicted ones", op, n,
+                               expected[n].size(), predicted[n].size());
 }
 
 }  // namespace

@@ -33,8 +33,8 @@ PaddedBatch pad_sequences(const Sequences& sequences, const std::vector<std::int
   std::vector<std::int64_t> lengths;
   for (std::int64_t index : indices) {
     if (index < 0 || index >= static_cast<std::int64_t>(sequences.size())) {
-      throw IndexError(detail::format("pad_sequences: index {} is out of range for {} sequences",
-                                      index, sequences.size()));
+      detail::fail<IndexError>("pad_sequences: index {} is out of range for {} sequences", index,
+                               sequences.size());
     }
     lengths.push_back(static_cast<std::int64_t>(sequences[as_size(index)].size()));
     longest = std::max(longest, lengths.back());
@@ -59,8 +59,7 @@ PaddedBatch pad_sequences(const Sequences& sequences, std::int64_t padding) {
 
 PaddedBatch PaddedBatches::operator[](std::int64_t i) const {
   if (i < 0 || i >= size()) {
-    throw IndexError(
-        detail::format("PaddedBatches: index {} is out of range for {} batches", i, size()));
+    detail::fail<IndexError>("PaddedBatches: index {} is out of range for {} batches", i, size());
   }
   return pad_sequences(*sequences_, batches_[as_size(i)], padding_);
 }
@@ -68,8 +67,7 @@ PaddedBatch PaddedBatches::operator[](std::int64_t i) const {
 PaddedBatches ordered_batches(const Sequences& sequences, std::int64_t batch_size,
                               std::int64_t padding) {
   if (batch_size < 1)
-    throw ValueError(
-        detail::format("ordered_batches: batch_size must be 1 or more, got {}", batch_size));
+    detail::fail<ValueError>("ordered_batches: batch_size must be 1 or more, got {}", batch_size);
   const std::vector<std::int64_t> order = numbers_below(sequences.size());
   PaddedBatches batches(sequences, padding);
   for (auto first = order.begin(); first != order.end();) {
@@ -83,12 +81,12 @@ PaddedBatches ordered_batches(const Sequences& sequences, std::int64_t batch_siz
 PaddedBatches bucketed_batches(const Sequences& sequences, const BucketOptions& options,
                                Generator& generator) {
   if (options.batch_size < 1) {
-    throw ValueError(detail::format("bucketed_batches: batch_size must be 1 or more, got {}",
-                                    options.batch_size));
+    detail::fail<ValueError>("bucketed_batches: batch_size must be 1 or more, got {}",
+                             options.batch_size);
   }
   if (options.bucket_batches < 1) {
-    throw ValueError(detail::format("bucketed_batches: bucket_batches must be 1 or more, got {}",
-                                    options.bucket_batches));
+    detail::fail<ValueError>("bucketed_batches: bucket_batches must be 1 or more, got {}",
+                             options.bucket_batches);
   }
 
   std::vector<std::int64_t> order = numbers_below(sequences.size());

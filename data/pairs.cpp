@@ -15,7 +15,7 @@ namespace {
 bool blank(const std::string& text) { return split_words(text).empty(); }
 
 [[noreturn]] void fail(const std::string& path, std::size_t line, const std::string& what) {
-  throw FileError(detail::format("cannot read '{}': line {}: {}", path, line + 1, what));
+  detail::fail<FileError>("cannot read '{}': line {}: {}", path, line + 1, what);
 }
 
 }  // namespace
@@ -41,10 +41,9 @@ std::vector<TextPair> read_pairs(const std::string& source_path, const std::stri
   const std::vector<std::string> sources = read_lines(source_path),
                                  targets = read_lines(target_path);
   if (sources.size() != targets.size())
-    throw FileError(
-        detail::format("'{}' has {} lines, but '{}' has {}: line i of one belongs to line "
-                       "i of the other",
-                       source_path, sources.size(), target_path, targets.size()));
+    detail::fail<FileError>(
+        "'{}' has {} lines, but '{}' has {}: line i of one belongs to line i of the other",
+        source_path, sources.size(), target_path, targets.size());
   std::vector<TextPair> pairs;
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const bool no_source = blank(sources[i]), no_target = blank(targets[i]);

@@ -14,17 +14,17 @@ namespace unroll {
 Tensor read_pictures(const std::string& path) {
   const Tensor array = load_npy(path);
   if (array.dim() != 4 || array.size(3) != 3 || array.numel() == 0)
-    throw FileError(
-        detail::format("cannot read '{}': expected an array (pictures, height, width, 3), got {}",
-                       path, to_string(array.shape())));
+    detail::fail<FileError>(
+        "cannot read '{}': expected an array (pictures, height, width, 3), got {}", path,
+        to_string(array.shape()));
   Tensor pixels = array.to(DType::f32);
   if (array.dtype() == DType::i64) pixels = pixels / 255.0;
   const double low = min(pixels).item(), high = max(pixels).item();
   if (!(low >= 0 && high <= 1))
-    throw FileError(
-        detail::format("cannot read '{}': numbers must be from 0 to 1 (or integers from 0 to 255), "
-                       "but are from {} to {}",
-                       path, low, high));
+    detail::fail<FileError>(
+        "cannot read '{}': numbers must be from 0 to 1 (or integers from 0 to 255), "
+        "but are from {} to {}",
+        path, low, high);
   return pixels;
 }
 
@@ -33,13 +33,12 @@ CaptionedPictures read_pictures(const std::string& path, const std::string& capt
   for (const std::string& line : read_lines(captions_path)) {
     pictures.captions.push_back(split_words(line));
     if (pictures.captions.back().empty())
-      throw FileError(detail::format("cannot read '{}': line {}: there is no caption",
-                                     captions_path, pictures.captions.size()));
+      detail::fail<FileError>("cannot read '{}': line {}: there is no caption", captions_path,
+                              pictures.captions.size());
   }
   if (std::ssize(pictures.captions) != pictures.pixels.size(0))
-    throw FileError(detail::format("'{}' has {} pictures, but '{}' has {} lines", path,
-                                   pictures.pixels.size(0), captions_path,
-                                   pictures.captions.size()));
+    detail::fail<FileError>("'{}' has {} pictures, but '{}' has {} lines", path,
+                            pictures.pixels.size(0), captions_path, pictures.captions.size());
   return pictures;
 }
 

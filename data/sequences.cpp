@@ -13,12 +13,10 @@ using Corpus = std::span<const std::int64_t>;
 
 void check_options(const char* op, const WindowOptions& options) {
   if (options.batch_size < 1) {
-    throw ValueError(
-        detail::format("{}: batch_size must be 1 or more, got {}", op, options.batch_size));
+    detail::fail<ValueError>("{}: batch_size must be 1 or more, got {}", op, options.batch_size);
   }
   if (options.num_steps < 1) {
-    throw ValueError(
-        detail::format("{}: num_steps must be 1 or more, got {}", op, options.num_steps));
+    detail::fail<ValueError>("{}: num_steps must be 1 or more, got {}", op, options.num_steps);
   }
 }
 
@@ -29,10 +27,10 @@ void check_corpus(const char* op, Corpus corpus, const WindowOptions& options) {
   const std::int64_t n = length_of(corpus);
   // Divided, not multiplied, so that large options don't overflow.
   if (options.batch_size >= n || n / (options.batch_size + 1) < options.num_steps) {
-    throw ValueError(
-        detail::format("{}: a batch needs (batch_size + 1) * num_steps = ({} + 1) * {} tokens, the "
-                       "corpus has {}",
-                       op, options.batch_size, options.num_steps, n));
+    detail::fail<ValueError>(
+        "{}: a batch needs (batch_size + 1) * num_steps = ({} + 1) * {} tokens, the "
+        "corpus has {}",
+        op, options.batch_size, options.num_steps, n);
   }
 }
 
@@ -57,8 +55,7 @@ WindowBatches::WindowBatches(Corpus corpus, std::vector<std::int64_t> starts,
 
 WindowBatch WindowBatches::operator[](std::int64_t i) const {
   if (i < 0 || i >= size()) {
-    throw IndexError(
-        detail::format("WindowBatches: index {} is out of range for {} batches", i, size()));
+    detail::fail<IndexError>("WindowBatches: index {} is out of range for {} batches", i, size());
   }
   const std::int64_t steps = i == size() - 1 ? last_steps_ : options_.num_steps;
   const std::int64_t width = options_.batch_size;
@@ -102,10 +99,10 @@ WindowBatches sequential_windows(Corpus corpus, const WindowOptions& options,
 WindowBatches evaluation_windows(Corpus corpus, const WindowOptions& options) {
   check_options("evaluation_windows", options);
   if (options.batch_size >= length_of(corpus)) {
-    throw ValueError(detail::format(
+    detail::fail<ValueError>(
         "evaluation_windows: a batch needs batch_size + 1 = {} + 1 tokens, the corpus "
         "has {}",
-        options.batch_size, corpus.size()));
+        options.batch_size, corpus.size());
   }
   const std::int64_t row_length = (length_of(corpus) - 1) / options.batch_size;
   const std::int64_t full_batches = (row_length - 1) / options.num_steps;

@@ -14,7 +14,7 @@ namespace unroll {
 namespace {
 
 void require(bool good, const char* where, const std::string& what) {
-  if (!good) throw ValueError(detail::format("{}: {}", where, what));
+  if (!good) detail::fail<ValueError>("{}: {}", where, what);
 }
 
 void require_time(std::int64_t first, std::int64_t least, std::span<const double> series) {
@@ -248,8 +248,8 @@ Tensor rolling_forecasts(std::span<const double> series, std::int64_t first, std
   for (const Tensor& windows : split(sliding_windows(read, steps), 1000, 1)) {
     rows.push_back(forecast(windows));
     if (rows.back().dim() != 2 || rows.back().size(0) != windows.size(1))
-      throw ShapeError(detail::format("rolling_forecasts: {} windows have forecasts of shape {}",
-                                      windows.size(1), to_string(rows.back().shape())));
+      detail::fail<ShapeError>("rolling_forecasts: {} windows have forecasts of shape {}",
+                               windows.size(1), to_string(rows.back().shape()));
   }
   return concatenate(rows).to(DType::f64);
 }

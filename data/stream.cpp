@@ -16,7 +16,7 @@ constexpr std::int64_t kFirst = 50;  ///< errors before there is a range
 constexpr double kLargest = 1e150;   ///< whose square is a number
 
 void require(bool good, const char* where, const std::string& what) {
-  if (!good) throw ValueError(detail::format("{}: {}", where, what));
+  if (!good) detail::fail<ValueError>("{}: {}", where, what);
 }
 
 /// The three numbers of a state.

@@ -33,7 +33,7 @@ std::string describe_invalid(std::string_view text, std::size_t offset) {
 void require_utf8(const char* op, std::string_view text) {
   const std::size_t invalid = find_invalid(text);
   if (invalid != text.size()) {
-    throw ValueError(detail::format("{}: {}", op, describe_invalid(text, invalid)));
+    detail::fail<ValueError>("{}: {}", op, describe_invalid(text, invalid));
   }
 }
 
@@ -75,8 +75,8 @@ std::string read_text(const std::string& path) {
   if (invalid != bytes.size()) {
     const auto line =
         1 + std::count(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(invalid), '\n');
-    throw FileError(detail::format("cannot read '{}': line {}: {}", path, line,
-                                   describe_invalid(bytes, invalid)));
+    detail::fail<FileError>("cannot read '{}': line {}: {}", path, line,
+                            describe_invalid(bytes, invalid));
   }
 
   std::string text;

@@ -78,7 +78,7 @@ class LineReader {
     if (line != wanted) fail(detail::format("expected {}, got '{}'", expected, line));
   }
   [[noreturn]] void fail(const std::string& what) const {
-    throw FileError(detail::format("cannot read '{}': line {}: {}", source_, number_, what));
+    detail::fail<FileError>("cannot read '{}': line {}: {}", source_, number_, what);
   }
 
  private:
@@ -92,12 +92,12 @@ class LineReader {
 Vocab::Vocab(const std::vector<std::string>& text, const VocabOptions& options)
     : has_unknown_(!options.unknown_token.empty()) {
   if (options.min_freq < 1) {
-    throw ValueError(detail::format("Vocab: min_freq must be 1 or more, got {}", options.min_freq));
+    detail::fail<ValueError>("Vocab: min_freq must be 1 or more, got {}", options.min_freq);
   }
   const auto add_checked = [this](const std::string& token) {
     if (token.empty()) throw ValueError("Vocab: a token is empty");
     if (!is_utf8(token)) {
-      throw ValueError(detail::format("Vocab: the token '{}' is not UTF-8", token));
+      detail::fail<ValueError>("Vocab: the token '{}' is not UTF-8", token);
     }
     return add(token);
   };
@@ -105,7 +105,7 @@ Vocab::Vocab(const std::vector<std::string>& text, const VocabOptions& options)
   if (has_unknown_) add_checked(options.unknown_token);
   for (const std::string& token : options.reserved_tokens) {
     if (!add_checked(token)) {
-      throw ValueError(detail::format("Vocab: the token '{}' is reserved twice", token));
+      detail::fail<ValueError>("Vocab: the token '{}' is reserved twice", token);
     }
   }
 
@@ -131,14 +131,13 @@ bool Vocab::add(const std::string& token) {
 std::int64_t Vocab::index(const std::string& token) const {
   const auto found = indices_.find(token);
   if (found != indices_.end()) return found->second;
-  if (!has_unknown_) throw ValueError(detail::format("Vocab: unknown token '{}'", token));
+  if (!has_unknown_) detail::fail<ValueError>("Vocab: unknown token '{}'", token);
   return 0;
 }
 
 const std::string& Vocab::token(std::int64_t index) const {
   if (index < 0 || index >= size()) {
-    throw IndexError(
-        detail::format("Vocab: index {} is out of range for {} tokens", index, size()));
+    detail::fail<IndexError>("Vocab: index {} is out of range for {} tokens", index, size());
   }
   return tokens_[static_cast<std::size_t>(index)];
 }

@@ -27,14 +27,14 @@ void run(std::vector<std::string> command, const std::string& path) {
   const int error =
       posix_spawnp(&process, arguments[0], nullptr, nullptr, arguments.data(), environ);
   if (error != 0)
-    throw MissingProgram(
-        detail::format("{}: {} can't be started ({})", path, command[0], std::strerror(error)));
+    detail::fail<MissingProgram>("{}: {} can't be started ({})", path, command[0],
+                                 std::strerror(error));
   int status = 0;
   waitpid(process, &status, 0);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 127)  // how some systems say the same
-    throw MissingProgram(detail::format("{}: {} can't be started", path, command[0]));
+    detail::fail<MissingProgram>("{}: {} can't be started", path, command[0]);
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw FileError(detail::format("{}: {} failed", path, command[0]));
+    detail::fail<FileError>("{}: {} failed", path, command[0]);
 }
 
 /// A directory that is not there afterwards.
@@ -43,7 +43,7 @@ struct TemporaryDirectory {
     std::error_code unknown;  // then mkdtemp has something to say
     path = std::filesystem::temp_directory_path(unknown).string() + "/unroll.XXXXXX";
     if (mkdtemp(path.data()) == nullptr)
-      throw FileError(detail::format("cannot make '{}': {}", path, std::strerror(errno)));
+      detail::fail<FileError>("cannot make '{}': {}", path, std::strerror(errno));
   }
   ~TemporaryDirectory() {
     std::error_code ignored;

@@ -40,7 +40,7 @@ std::vector<Variable> variables_of(const std::vector<Tensor>& inputs) {
     const Tensor& x = inputs[i];
     if (!x.requires_grad()) continue;
     auto fail = [&](const std::string& what) {
-      throw ValueError(detail::format("gradcheck: input {} {}", i, what));
+      detail::fail<ValueError>("gradcheck: input {} {}", i, what);
     };
     if (x.dtype() != DType::f64) fail("must be f64, is " + to_string(x.dtype()));
     if (!x.is_leaf()) fail("must be a leaf, is the result of an operation");
@@ -370,15 +370,14 @@ std::string wrong_rules(const Problem& problem, const GradcheckOptions& options,
 std::string gradcheck_message(const GradcheckFunction& f, const std::vector<Tensor>& inputs,
                               const GradcheckOptions& options) {
   if (options.order != 1 && options.order != 2) {
-    throw ValueError(detail::format("gradcheck: order must be 1 or 2, got {}", options.order));
+    detail::fail<ValueError>("gradcheck: order must be 1 or 2, got {}", options.order);
   }
   if (!grad_enabled()) throw GraphError("gradcheck: called under NoGrad, nothing is recorded");
   Problem problem{f, inputs, variables_of(inputs), {}};
 
   const Tensor y = f(inputs);
   if (y.dtype() != DType::f64) {
-    throw ValueError(
-        detail::format("gradcheck: the result must be f64, is {}", to_string(y.dtype())));
+    detail::fail<ValueError>("gradcheck: the result must be f64, is {}", to_string(y.dtype()));
   }
   if (!same(problem.result(), problem.result())) {
     throw ValueError("gradcheck: two calls with the same inputs gave different results");

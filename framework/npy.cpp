@@ -222,7 +222,7 @@ Tensor load_npy(const std::string& path) {
   try {
     return parse(file);
   } catch (const Invalid& error) {
-    throw FileError(detail::format("cannot read '{}': {}", path, error.what));
+    detail::fail<FileError>("cannot read '{}': {}", path, error.what);
   }
 }
 

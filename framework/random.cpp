@@ -36,7 +36,7 @@ Tensor filled(const Shape& shape, DType dtype, const char* where, Draw draw) {
     return filled<float>(shape, [&] { return static_cast<float>(draw()); });
   }
   if (dtype == DType::f64) return filled<double>(shape, draw);
-  throw DTypeError(detail::format("{}: dtype must be f32 or f64, got {}", where, to_string(dtype)));
+  detail::fail<DTypeError>("{}: dtype must be f32 or f64, got {}", where, to_string(dtype));
 }
 
 }  // namespace
@@ -81,7 +81,7 @@ double Generator::normal() {
 }
 
 std::int64_t Generator::below(std::int64_t n) {
-  if (n < 1) throw ValueError(detail::format("below: n must be 1 or more, got {}", n));
+  if (n < 1) detail::fail<ValueError>("below: n must be 1 or more, got {}", n);
   return static_cast<std::int64_t>(below_unsigned(*this, static_cast<std::uint64_t>(n)));
 }
 
@@ -111,22 +111,21 @@ void manual_seed(std::uint64_t seed) { default_generator().seed(seed); }
 Tensor uniform(const Shape& shape, double low, double high, DType dtype, Generator& generator) {
   const double width = high - low;
   if (!(width >= 0.0 && std::isfinite(width))) {
-    throw ValueError(
-        detail::format("uniform: low must not be above high, got {} and {}", low, high));
+    detail::fail<ValueError>("uniform: low must not be above high, got {} and {}", low, high);
   }
   return filled(shape, dtype, "uniform", [&] { return low + width * generator.uniform(); });
 }
 
 Tensor normal(const Shape& shape, double mean, double std, DType dtype, Generator& generator) {
   if (!(std >= 0.0)) {
-    throw ValueError(detail::format("normal: std must not be negative, got {}", std));
+    detail::fail<ValueError>("normal: std must not be negative, got {}", std);
   }
   return filled(shape, dtype, "normal", [&] { return mean + std * generator.normal(); });
 }
 
 Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape, Generator& generator) {
   if (low >= high) {
-    throw ValueError(detail::format("randint: low must be below high, got {} and {}", low, high));
+    detail::fail<ValueError>("randint: low must be below high, got {} and {}", low, high);
   }
   const auto base = static_cast<std::uint64_t>(low);
   const std::uint64_t width = static_cast<std::uint64_t>(high) - base;
@@ -135,7 +134,7 @@ Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape, Generato
 }
 
 Tensor randperm(std::int64_t n, Generator& generator) {
-  if (n < 0) throw ValueError(detail::format("randperm: n must not be negative, got {}", n));
+  if (n < 0) detail::fail<ValueError>("randperm: n must not be negative, got {}", n);
   Tensor result = arange(n);
   auto values = result.write<std::int64_t>();
   // Fisher and Yates: the last place gets any of the numbers, and so on downwards.
@@ -145,8 +144,8 @@ Tensor randperm(std::int64_t n, Generator& generator) {
 
 Tensor multinomial(const Tensor& weights, Generator& generator) {
   if (weights.dim() != 1 && weights.dim() != 2) {
-    throw ShapeError(detail::format("multinomial: weights must be (n) or (B, n), got {}",
-                                    to_string(weights.shape())));
+    detail::fail<ShapeError>("multinomial: weights must be (n) or (B, n), got {}",
+                             to_string(weights.shape()));
   }
   const Tensor w = weights.detach().to(DType::f64).contiguous();
   const bool batched = w.dim() == 2;
@@ -158,15 +157,13 @@ Tensor multinomial(const Tensor& weights, Generator& generator) {
   for (std::int64_t& choice : result.write<std::int64_t>()) {
     for (std::int64_t i = 0; i < n; ++i) {
       if (row[i] >= 0.0 && std::isfinite(row[i])) continue;
-      throw ValueError(
-          detail::format("multinomial: weight {} is {}, must be finite and not negative",
-                         to_string(batched ? Shape{b, i} : Shape{i}), row[i]));
+      detail::fail<ValueError>("multinomial: weight {} is {}, must be finite and not negative",
+                               to_string(batched ? Shape{b, i} : Shape{i}), row[i]);
     }
     const double total = std::accumulate(row, row + n, 0.0);
     if (!(total > 0.0 && std::isfinite(total))) {
-      throw ValueError(
-          detail::format("multinomial: the weights{} sum to {}, must be above 0 and finite",
-                         batched ? detail::format(" of row {}", b) : "", total));
+      detail::fail<ValueError>("multinomial: the weights{} sum to {}, must be above 0 and finite",
+                               batched ? detail::format(" of row {}", b) : "", total);
     }
     // The first index at which the running sum passes the drawn share of the total. Rounding may
     // lift the share to the total itself: then the last index with any weight.
@@ -185,7 +182,7 @@ Tensor multinomial(const Tensor& weights, Generator& generator) {
 
 Tensor dropout(const Tensor& x, double p, Generator& generator) {
   if (!(p >= 0.0 && p < 1.0)) {
-    throw ValueError(detail::format("dropout: p must be in [0, 1), got {}", p));
+    detail::fail<ValueError>("dropout: p must be in [0, 1), got {}", p);
   }
   const double kept = 1.0 / (1.0 - p);
   Tensor mask =

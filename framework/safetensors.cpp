@@ -265,7 +265,7 @@ std::string quoted(const std::string& text) {
   try {
     return nlohmann::json(text).dump();
   } catch (const nlohmann::json::type_error&) {
-    throw ValueError(detail::format("save_safetensors: '{}' is not UTF-8", text));
+    detail::fail<ValueError>("save_safetensors: '{}' is not UTF-8", text);
   }
 }
 
@@ -297,13 +297,13 @@ void save_safetensors(const std::string& path, const NamedTensors& tensors,
   std::set<std::string> names;
   for (const auto& [name, tensor] : tensors) {
     if (name == kMetadata) {
-      throw ValueError(detail::format("save_safetensors: no tensor may be named '{}'", name));
+      detail::fail<ValueError>("save_safetensors: no tensor may be named '{}'", name);
     }
     if (!names.insert(name).second) {
-      throw ValueError(detail::format("save_safetensors: two tensors are named '{}'", name));
+      detail::fail<ValueError>("save_safetensors: two tensors are named '{}'", name);
     }
     if (!tensor.defined()) {
-      throw ValueError(detail::format("save_safetensors: '{}' is undefined", name));
+      detail::fail<ValueError>("save_safetensors: '{}' is undefined", name);
     }
   }
 
@@ -330,8 +330,8 @@ void save_safetensors(const std::string& path, const NamedTensors& tensors,
   header.resize((header.size() + 7) / 8 * 8, ' ');
   const std::uint64_t header_size = header.size();
   if (header_size > kMaxHeader) {
-    throw ValueError(detail::format("save_safetensors: the header has {} bytes, {} are allowed",
-                                    header_size, kMaxHeader));
+    detail::fail<ValueError>("save_safetensors: the header has {} bytes, {} are allowed",
+                             header_size, kMaxHeader);
   }
 
   std::string file;
@@ -351,7 +351,7 @@ TensorFile load_safetensors(const std::string& path) {
   try {
     return parse(file);
   } catch (const Invalid& error) {
-    throw FileError(detail::format("cannot read '{}': {}", path, error.what));
+    detail::fail<FileError>("cannot read '{}': {}", path, error.what);
   }
 }
 
