@@ -87,9 +87,9 @@ std::int64_t count(const std::string& op, const F& f) {
 
 TEST_CASE("step products: a cell of plain equations gives what a loop gives") {
   manual_seed(1);
-  for (const auto& [T, B] : {std::pair{7, 2}, {1, 3}, {2, 1}, {40, 40}, {300, 3}}) {
-    CAPTURE(T);
-    const Sequence s{T, B};
+  for (const std::pair<int, int>& size : {std::pair{7, 2}, {1, 3}, {2, 1}, {40, 40}, {300, 3}}) {
+    CAPTURE(size.first);
+    const Sequence s{size.first, size.second};
     for (const bool reverse : {false, true})
       check(
           s, [&](const Tensor& x, const Tensor& h) { return s.plain(x, h); }, s.leaves(), reverse);
