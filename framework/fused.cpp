@@ -24,8 +24,8 @@ constexpr std::size_t kMostPrograms = 256;  // of one function; a padded batch h
 
 // --- A program: both stages, and what lies between them ------------------------------------------
 
-/// Arrays are numbered: arguments, results, values that are kept for the derivative, gradients of
-/// the results and of the kept values, gradients of the arguments.
+/// Arrays are numbered: the stage's own registers, arguments, results, values that are kept for the
+/// derivative, gradients of the results and of the kept values, gradients of the arguments.
 struct FusedProgram {
   std::int32_t count = 1;
 
@@ -40,6 +40,7 @@ struct FusedProgram {
   Stage forward;
   struct Result {
     Shape shape;
+    std::int64_t width;
     bool differentiable;
     int value;            ///< the value that it is, or -1
     bool needed = false;  ///< by the derivative
@@ -50,8 +51,9 @@ struct FusedProgram {
   std::uint32_t kept_arguments = 0;  ///< as bits
   struct Kept {
     int value;
-    std::int64_t offset;  ///< in the memory of kept values
-    std::int64_t column;  ///< or, if it is not negative, of the memory that `reused` had
+    std::int64_t offset;      ///< in the memory of kept values
+    std::int64_t column;      ///< or, if it is not negative, of the memory that `reused` had
+    std::int64_t stride = 0;  ///< from one row to the next
   };
   std::vector<Kept> kept;
   int reused = -1;  ///< an argument whose memory takes kept values, if nobody else needs it
@@ -68,13 +70,15 @@ struct FusedProgram {
   Ref<FusedProgram> extended;
 
   // The first array of each kind, once it is known how many there are.
+  static constexpr int first_argument = kRegisters + 1;
   int first_result = 0, first_kept = 0, first_seed = 0, first_gradient = 0;
   void number_arrays() {
-    first_result = static_cast<int>(shapes.size());
+    first_result = first_argument + static_cast<int>(shapes.size());
     first_kept = first_result + static_cast<int>(results.size());
     first_seed = first_kept + static_cast<int>(kept.size());
     first_gradient = first_seed + static_cast<int>(seeds.size());
   }
+  int argument_array(std::size_t k) const { return first_argument + static_cast<int>(k); }
   int result_array(std::size_t k) const { return first_result + static_cast<int>(k); }
   int kept_array(std::size_t k) const { return first_kept + static_cast<int>(k); }
   int seed_array(std::size_t k) const { return first_seed + static_cast<int>(k); }
@@ -178,7 +182,7 @@ void reuse_argument(FusedProgram& program) {
     const bool fits = (program.kept_arguments >> a & 1u) == 0 && argument.size() == kept.size() &&
                       !kept.empty() && std::equal(kept.begin(), kept.end() - 1, argument.begin()) &&
                       rows_of(argument) == program.rows;
-    return fits ? program.forward.overwrites(program.kept_array(k), static_cast<int>(a)) : -1;
+    return fits ? program.forward.overwrites(program.kept_array(k), program.argument_array(a)) : -1;
   };
   std::size_t most = 0;
   for (std::size_t a = 0; a < program.shapes.size(); ++a) {
@@ -193,9 +197,12 @@ void reuse_argument(FusedProgram& program) {
     auto& kept = program.kept[k];
     if (program.reused >= 0) kept.column = place(static_cast<std::size_t>(program.reused), k);
     kept.offset = program.kept_elements;
-    if (kept.column < 0)
-      program.kept_elements +=
-          program.rows * program.values[static_cast<std::size_t>(kept.value)].width();
+    if (kept.column >= 0) {
+      kept.stride = width_of(program.shapes[static_cast<std::size_t>(program.reused)]);
+    } else {
+      kept.stride = program.values[static_cast<std::size_t>(kept.value)].width();
+      program.kept_elements += program.rows * kept.stride;
+    }
   }
 }
 
@@ -209,9 +216,9 @@ void assemble(FusedProgram& program, const std::vector<std::vector<Window>>& con
     throw TraceStop();
   Assembler forward(program.values), backward(program.values);
   for (std::size_t k = 0; k < n; ++k) {
-    forward.give(static_cast<int>(k), static_cast<int>(k));
+    forward.give(static_cast<int>(k), program.argument_array(k));
     if ((program.kept_arguments >> k & 1u) != 0)
-      backward.give(static_cast<int>(k), static_cast<int>(k));
+      backward.give(static_cast<int>(k), program.argument_array(k));
   }
   for (std::size_t k = 0; k < m; ++k) {
     forward.want(contents[k], program.result_array(k));
@@ -316,7 +323,7 @@ void make(FusedProgram& program, FusedFunction::Call call, int result_count,
         contents.back()[0].width ==
             traced.values[static_cast<std::size_t>(contents.back()[0].value)].width();
     program.results.push_back(
-        {y.shape(), y.requires_grad(), whole ? contents.back()[0].value : -1});
+        {y.shape(), width_of(y.shape()), y.requires_grad(), whole ? contents.back()[0].value : -1});
   }
 
   const Origins origins(traced, forward_values, results);
@@ -398,29 +405,33 @@ std::int64_t row_stride(const Tensor& x, std::int64_t rows) {
   return stride >= 0 ? stride : rows > 1 ? 0 : width;
 }
 
-/// x as an array, copied into `copy` if its rows lie otherwise. Only stages that read it get it.
-Array array_of(const Tensor& x, std::int64_t rows, Tensor& copy) {
-  std::int64_t stride = row_stride(x, rows);
-  const Tensor* from = &x;
-  if (stride < 0) {
-    copy = dense(x);
-    from = &copy;
-    stride = row_stride(copy, rows);
-  }
-  return {const_cast<void*>(read(*from)), stride};
+Array array_of(const Tensor& x, std::int64_t rows, std::vector<Tensor>& copies);
+
+/// The same for an x with gaps.
+[[gnu::noinline]] Array array_with_gaps(const Tensor& x, std::int64_t rows,
+                                        std::vector<Tensor>& copies) {
+  const std::int64_t stride = row_stride(x, rows);
+  if (stride >= 0) return {const_cast<void*>(read(x)), stride};
+  copies.push_back(dense(x));
+  return array_of(copies.back(), rows, copies);
+}
+
+/// x as an array. If its rows lie at other distances, it is that of a copy, which goes to `copies`.
+/// Only stages that read it get it.
+inline Array array_of(const Tensor& x, std::int64_t rows, std::vector<Tensor>& copies) {
+  if (!x.is_contiguous()) return array_with_gaps(x, rows, copies);
+  const std::int64_t width = width_of(x.shape());
+  return {const_cast<void*>(read(x)), x.numel() == rows * width ? width : 0};
 }
 
 /// The memory of kept values: that of the argument `reused`, and one for the rest.
 struct KeptMemory {
   Ref<Storage> reused, rest;
 
-  Array array(const FusedProgram& p, std::size_t k) const {
-    const auto& kept = p.kept[k];
-    if (kept.column < 0)
-      return {static_cast<char*>(rest->data()) + kept.offset * size_of(p.dtype),
-              p.values[static_cast<std::size_t>(kept.value)].width()};
-    return {static_cast<char*>(reused->data()) + kept.column * size_of(p.dtype),
-            width_of(p.shapes[static_cast<std::size_t>(p.reused)])};
+  Array array(DType dtype, const FusedProgram::Kept& kept) const {
+    Storage& memory = kept.column < 0 ? *rest : *reused;
+    const std::int64_t begin = kept.column < 0 ? kept.offset : kept.column;
+    return {static_cast<char*>(memory.data()) + begin * size_of(dtype), kept.stride};
   }
   Tensor tensor(const FusedProgram& p, std::size_t k) const {
     const auto& kept = p.kept[k];
@@ -473,42 +484,45 @@ struct FusedRule {
     return *program->extended;
   }
 
-  static Tensor seed(const FusedProgram& p, const Back& back, std::size_t k) {
-    const Tensor g = back.grad_of(static_cast<int>(k));
-    if (g.defined()) return g;
-    return zeros(p.values[static_cast<std::size_t>(p.seeds[k])].shape, p.dtype);
+  /// The gradient of a result, or of a kept value, that nothing depends on.
+  static Tensor no_gradient(const FusedProgram& p, int k) {
+    const int value = p.seeds[static_cast<std::size_t>(k)];
+    return zeros(p.values[static_cast<std::size_t>(value)].shape, p.dtype);
   }
 
   /// Where the gradient of argument k, or of one with the same gradient, belongs.
-  static Tensor place(const FusedProgram& p, Back& back, std::size_t k) {
-    for (std::size_t i = k; i < p.gradients.size(); ++i) {
-      if (i != k && p.gradients[i].same_as != static_cast<int>(k)) continue;
-      if (p.gradients[k].shape != p.shapes[i]) continue;
-      Tensor there = back.place(static_cast<int>(i));
-      if (!there.defined()) continue;
-      return there;
+  static Tensor place(const FusedProgram& p, Back& back, int k) {
+    const auto& own = p.gradients[static_cast<std::size_t>(k)];
+    for (int i = k; i < static_cast<int>(p.shapes.size()); ++i) {
+      const auto n = static_cast<std::size_t>(i);
+      if ((i != k && p.gradients[n].same_as != k) || own.shape != p.shapes[n]) continue;
+      if (Tensor there = back.place(i); there.defined()) return there;
     }
     return Tensor();
   }
 
   void compute(const FusedProgram& p, Back& back) const {
     Array arrays[kMostArrays];
-    Tensor seeds[kMostSeeds], copies[kFusedArguments], gradients[kFusedArguments];
-    for (std::size_t k = 0; k < p.shapes.size(); ++k)
-      if ((p.kept_arguments >> k & 1u) != 0)
-        arrays[k] = array_of(back.in(static_cast<int>(k)), p.rows, copies[k]);
-    for (std::size_t k = 0; k < p.results.size(); ++k)
-      if (p.results[k].needed)
-        arrays[p.result_array(k)] = {results[k].storage->data(), width_of(p.results[k].shape)};
-    for (std::size_t k = 0; k < p.kept.size(); ++k) arrays[p.kept_array(k)] = kept.array(p, k);
-    for (std::size_t k = 0; k < p.seeds.size(); ++k) {
-      seeds[k] = seed(p, back, k);
-      Tensor copy;
-      arrays[p.seed_array(k)] = array_of(seeds[k], p.rows, copy);
-      if (copy.defined()) seeds[k] = std::move(copy);
+    std::vector<Tensor> held;
+    const int arguments = static_cast<int>(p.shapes.size());
+    Array* next = arrays + FusedProgram::first_argument;
+    for (int k = 0; k < arguments; ++k, ++next)
+      if ((p.kept_arguments >> k & 1u) != 0) *next = array_of(back.in(k), p.rows, held);
+    const auto* saved = results;
+    for (const auto& result : p.results) {
+      if (result.needed) *next = {saved->storage->data(), result.width};
+      ++next;
+      ++saved;
     }
-    for (std::size_t k = 0; k < p.gradients.size(); ++k) {
-      const auto& gradient = p.gradients[k];
+    for (const auto& k : p.kept) *next++ = kept.array(p.dtype, k);
+    for (int k = 0; next < arrays + p.first_gradient; ++k) {
+      const Tensor& g = back.grad_of(k);
+      if (!g.defined()) held.push_back(no_gradient(p, k));
+      *next++ = array_of(g.defined() ? g : held.back(), p.rows, held);
+    }
+    Tensor gradients[kFusedArguments];
+    for (int k = 0; k < arguments; ++k, ++next) {
+      const auto& gradient = p.gradients[static_cast<std::size_t>(k)];
       if (gradient.content.empty()) continue;
       if (gradient.same_as >= 0) {
         gradients[k] = gradients[gradient.same_as];
@@ -516,12 +530,11 @@ struct FusedRule {
       }
       gradients[k] = place(p, back, k);
       if (!gradients[k].defined()) gradients[k] = detail::make(gradient.shape, p.dtype);
-      arrays[static_cast<std::size_t>(p.gradient_array(k))] = {overwrite(gradients[k]),
-                                                               width_of(gradient.shape)};
+      *next = {overwrite(gradients[k]), width_of(gradient.shape)};
     }
     p.backward.run(p.dtype, arrays, p.rows);
-    for (std::size_t k = 0; k < p.gradients.size(); ++k)
-      if (gradients[k].defined()) back.add(static_cast<int>(k), std::move(gradients[k]));
+    for (int k = 0; k < arguments; ++k)
+      if (gradients[k].defined()) back.add(k, std::move(gradients[k]));
   }
 
   void record(const FusedProgram& p, Back& back) const {
@@ -542,8 +555,11 @@ struct FusedRule {
       const auto v = static_cast<std::size_t>(p.kept[k].value);
       made[v] = back.result(static_cast<int>(p.results.size() + number), kept.tensor(p, k));
     }
-    for (std::size_t k = 0; k < p.seeds.size(); ++k)
-      made[static_cast<std::size_t>(p.seeds[k])] = seed(p, back, k);
+    for (std::size_t k = 0; k < p.seeds.size(); ++k) {
+      const Tensor& g = back.grad_of(static_cast<int>(k));
+      made[static_cast<std::size_t>(p.seeds[k])] =
+          g.defined() ? g : no_gradient(p, static_cast<int>(k));
+    }
 
     const auto window = [&](const Window& w, auto& value) -> Tensor {
       const TracedValue& v = p.values[static_cast<std::size_t>(w.value)];
@@ -686,11 +702,13 @@ void FusedFunction::operator()(const Tensor* arguments, Tensor* results) {
 
   const FusedProgram& p = *program;
   Array arrays[kMostArrays];
-  Tensor copies[kFusedArguments];
-  for (std::size_t k = 0; k < n; ++k) arrays[k] = array_of(arguments[k], p.rows, copies[k]);
-  for (std::size_t k = 0; k < p.results.size(); ++k) {
-    results[k] = detail::make(p.results[k].shape, p.dtype);
-    arrays[p.result_array(k)] = {overwrite(results[k]), width_of(p.results[k].shape)};
+  std::vector<Tensor> copies;
+  Array* next = arrays + FusedProgram::first_argument;
+  for (std::size_t k = 0; k < n; ++k) *next++ = array_of(arguments[k], p.rows, copies);
+  Tensor* made = results;
+  for (const auto& result : p.results) {
+    *made = detail::make(result.shape, p.dtype);
+    *next++ = {overwrite(*made++), result.width};
   }
   KeptMemory kept;
   if (p.kept_elements > 0) kept.rest = Storage::make(p.kept_elements * size_of(p.dtype));
@@ -702,7 +720,7 @@ void FusedFunction::operator()(const Tensor* arguments, Tensor* results) {
                        : Storage::make(p.rows * size_of(p.dtype) *
                                        width_of(p.shapes[static_cast<std::size_t>(p.reused)]));
   }
-  for (std::size_t k = 0; k < p.kept.size(); ++k) arrays[p.kept_array(k)] = kept.array(p, k);
+  for (const auto& k : p.kept) *next++ = kept.array(p.dtype, k);
   p.forward.run(p.dtype, arrays, p.rows);
   if (differentiate == 0) return;
 

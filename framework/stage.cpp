@@ -19,8 +19,27 @@ namespace {
 /// Elements of a register: 2 KB of the L1 cache.
 template <class T>
 constexpr std::int64_t kBlock = 2048 / static_cast<std::int64_t>(sizeof(T));
+constexpr std::int64_t kRegister = kBlock<float>;  // elements from one to the next
 
 }  // namespace
+
+template <class T>
+void Stage::run_short(Array* arrays, std::int64_t n) const {
+  const auto& kernels = kernels::float_kernels<T>().elementwise;
+  T* const registers = static_cast<T*>(
+      kernels::scratch(kernels::Scratch::registers,
+                       operands_.size() * static_cast<std::size_t>(kRegister) * sizeof(T)));
+  arrays[kRegisters].data = registers;
+  for (int i : constants_)
+    std::fill_n(registers + i * kRegister, n,
+                static_cast<T>(operands_[static_cast<std::size_t>(i)].number));
+  const auto at = [arrays](const auto& x) {
+    return static_cast<T*>(arrays[x.array].data) + x.column;
+  };
+  for (const Short& i : short_)
+    kernels[static_cast<std::size_t>(i.op)](n, at(i.to), at(i.in[0]), at(i.in[1]), at(i.in[2]),
+                                            i.s);
+}
 
 template <class T>
 void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t last_row,
@@ -39,13 +58,13 @@ void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t l
   const auto& kernels = kernels::float_kernels<T>().elementwise;
   const std::size_t count = operands_.size();
   T* registers = static_cast<T*>(kernels::scratch(
-      kernels::Scratch::registers, count * static_cast<std::size_t>(kBlock<T>) * sizeof(T)));
+      kernels::Scratch::registers, count * static_cast<std::size_t>(kRegister) * sizeof(T)));
   T* at[kMostOperands];                 // where each operand of a block begins
   std::int64_t stride[kMostOperands];   // from one of its rows to the next
   std::int64_t advance[kMostOperands];  // and to the next block
   for (std::size_t i = 0; i < count; ++i) {
     const Operand& x = operands_[i];
-    at[i] = registers + static_cast<std::int64_t>(i) * kBlock<T>;
+    at[i] = registers + static_cast<std::int64_t>(i) * kRegister;
     stride[i] = columns;
     advance[i] = 0;
     if (x.kind == Operand::Kind::memory) {
@@ -86,6 +105,7 @@ void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t l
         const auto ahead = [&](int k, int operand) {
           return (i.first >> k & 1) != 0 ? advance[operand] : 0;
         };
+        strides.asks = i.first != 0;
         strides.ahead_out = ahead(0, i.to);
         strides.ahead_a = ahead(1, i.in[0]);
         strides.ahead_b = ahead(2, i.in[1]);
@@ -102,12 +122,13 @@ void Stage::run_part(const Array* arrays, std::int64_t first_row, std::int64_t l
 }
 
 template <class T>
-void Stage::run_rows(const Array* arrays, std::int64_t rows) const {
+void Stage::run_rows(Array* arrays, std::int64_t rows) const {
   bool flat =
       !splats_;  // the rows of every array follow one another, so that they are one long row
   if (flat && rows > 1)
     for (const Operand& x : operands_)
       if (x.kind == Operand::Kind::memory) flat = flat && arrays[x.array].stride == columns_;
+  if (flat && rows * columns_ <= kBlock<T>) return run_short<T>(arrays, rows * columns_);
   const std::int64_t work = rows * columns_ * work_;
   const bool wake = work >= kernels::kAdditionsWorthWaking;
   if (work <= kernels::kAdditionsPerThread) {
@@ -127,7 +148,7 @@ void Stage::run_rows(const Array* arrays, std::int64_t rows) const {
   }
 }
 
-void Stage::run(DType dtype, const Array* arrays, std::int64_t rows) const {
+void Stage::run(DType dtype, Array* arrays, std::int64_t rows) const {
   dispatch_floating(dtype, [&]<class T>(T) { run_rows<T>(arrays, rows); });
 }
 
@@ -173,6 +194,7 @@ Stage Assembler::assemble() {
   if (stage_.operands_.size() > kMostOperands) throw TraceStop();
   reuse_registers();
   find_first_uses();
+  shorten();
   for (const Stage::Operand& x : stage_.operands_)
     stage_.splats_ = stage_.splats_ || x.kind == Stage::Operand::Kind::splat;
   for (const Stage::Instruction& i : stage_.code_) stage_.work_ += kernels::work(i.op);
@@ -366,6 +388,27 @@ void Assembler::find_first_uses() {
       if (!seen[x]) i.first |= 1u << k;
       seen[x] = true;
     }
+  }
+}
+
+/// Writes where the operands of each instruction lie in a row that is no longer than a block.
+void Assembler::shorten() {
+  for (std::size_t i = 0; i < stage_.operands_.size(); ++i)
+    if (stage_.operands_[i].kind == Stage::Operand::Kind::constant)
+      stage_.constants_.push_back(static_cast<int>(i));
+  const auto place = [&](int i, auto& to) {
+    const Stage::Operand& x = stage_.operands_[static_cast<std::size_t>(i)];
+    if (x.kind == Stage::Operand::Kind::memory)
+      to = {x.array, static_cast<std::int32_t>(x.column)};
+    else
+      to = {kRegisters, static_cast<std::int32_t>(i * kRegister)};
+  };
+  for (const Stage::Instruction& i : stage_.code_) {
+    Stage::Short& to = stage_.short_.emplace_back();
+    to.op = i.op;
+    place(i.to, to.to);
+    for (int k = 0; k < 3; ++k) place(i.in[k], to.in[k]);
+    std::copy_n(i.s, 2, to.s);
   }
 }
 

@@ -12,6 +12,7 @@
 namespace unroll::detail {
 
 inline constexpr std::size_t kMostOperands = 96;  ///< of one stage
+inline constexpr int kRegisters = 0;              ///< the array that a stage itself fills in
 
 /// Rows of an array in memory, `stride` elements apart; 0 for one row that repeats.
 struct Array {
@@ -21,8 +22,8 @@ struct Array {
 
 class Stage {
  public:
-  /// f32 or f64. `arrays` are those that the operands name.
-  void run(DType dtype, const Array* arrays, std::int64_t rows) const;
+  /// f32 or f64. `arrays` are those that the operands name, from kRegisters + 1 on.
+  void run(DType dtype, Array* arrays, std::int64_t rows) const;
 
   /// Where, in the columns of array `from`, the whole of array `to` may lie: the instruction that
   /// computes it is the last one to read them. -1 if there is no such place.
@@ -39,7 +40,7 @@ class Stage {
       constant,   ///< a number, repeated
       temporary,  ///< a register
     } kind;
-    int array = 0;
+    int array = kRegisters;
     std::int64_t column = 0;
     double number = 0.0;
   };
@@ -51,17 +52,30 @@ class Stage {
     unsigned first = 0;  ///< those of `to` and `in` that come up for the first time, as bits
   };
 
+  /// An instruction on a row that is no longer than a block.
+  struct Short {
+    kernels::Op op;
+    struct {
+      std::int32_t array, column;
+    } to, in[3];
+    double s[2];
+  };
+
   template <class T>
-  void run_rows(const Array* arrays, std::int64_t rows) const;
+  void run_rows(Array* arrays, std::int64_t rows) const;
   template <class T>
   void run_part(const Array* arrays, std::int64_t first_row, std::int64_t last_row,
                 std::int64_t first_column, std::int64_t last_column) const;
+  template <class T>
+  void run_short(Array* arrays, std::int64_t n) const;
 
   std::int64_t columns_ = 0;  ///< that one pass of the code computes
   std::int64_t work_ = 1;     ///< for one of them, in additions
   bool splats_ = false;       ///< an operand is one
   std::vector<Operand> operands_;
   std::vector<Instruction> code_;
+  std::vector<int> constants_;  ///< operands
+  std::vector<Short> short_;    ///< the same code
 };
 
 /// Makes the code of a stage: backwards from what is wanted to what is given. Throws TraceStop
@@ -103,6 +117,7 @@ class Assembler {
   void put(int v, std::int64_t offset, int array, std::int64_t column);
   void reuse_registers();
   void find_first_uses();
+  void shorten();
 
   const std::vector<TracedValue>& values_;
   std::vector<std::vector<Window>> uses_;  ///< of each value: the columns that somebody reads

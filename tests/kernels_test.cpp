@@ -304,7 +304,8 @@ TEST_CASE("kernels: rows of elementwise operations") {
                                  .c = n,
                                  .ahead_out = 3 * n,
                                  .ahead_a = -n,
-                                 .ahead_c = n};
+                                 .ahead_c = n,
+                                 .asks = true};
         const auto size = static_cast<std::size_t>(rows * (n + 2));
         const auto a = random_values<float>(size, 1, 0.1, 0.9);
         const auto b = random_values<float>(size, 2, 0.1, 0.9);

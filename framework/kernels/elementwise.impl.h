@@ -151,7 +151,7 @@ template <Op op, class V, class T>
     const V z = arity(op) > 2 ? V::load_unaligned(c + i) : x;
     return apply<op, V>(x, y, z, s0, s1);
   };
-  const bool whole = n % lanes == 0;
+  const bool whole = (n & (lanes - 1)) == 0;
   const std::int64_t last = n - (whole ? 0 : lanes);
   V tail;
   if (!whole) tail = at(last);
@@ -200,15 +200,19 @@ void map(std::int64_t rows, std::int64_t n, T* out, const T* a, const T* b, cons
   using V = xsimd::batch<T, Arch>;
   const V s0(has_immediates(op) ? static_cast<T>(s[0]) : T(0));
   const V s1(has_immediates(op) ? static_cast<T>(s[1]) : T(0));
-  for (std::int64_t row = 0; row < rows && n > 0; ++row) {
+  if (n <= 0) return;
+  for (; rows > 0; --rows) {
     if (n < kLanes<V>)
       map_short_row<op, V>(n, out, a, b, c, s0, s1);
     else
       map_row<op, V>(n, out, a, b, c, s0, s1);
-    ask_for(n, out, strides.ahead_out);
-    ask_for(n, a, strides.ahead_a);
-    if constexpr (arity(op) > 1) ask_for(n, b, strides.ahead_b);
-    if constexpr (arity(op) > 2) ask_for(n, c, strides.ahead_c);
+    if (strides.asks) {
+      ask_for(n, out, strides.ahead_out);
+      ask_for(n, a, strides.ahead_a);
+      if constexpr (arity(op) > 1) ask_for(n, b, strides.ahead_b);
+      if constexpr (arity(op) > 2) ask_for(n, c, strides.ahead_c);
+    }
+    if (rows == 1) return;
     out += strides.out;
     a += strides.a;
     if constexpr (arity(op) > 1) b += strides.b;

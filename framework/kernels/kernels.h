@@ -124,6 +124,7 @@ inline constexpr std::int64_t kAdditionsWorthWaking = 1 << 17;
 struct RowStrides {
   std::int64_t out = 0, a = 0, b = 0, c = 0;
   std::int64_t ahead_out = 0, ahead_a = 0, ahead_b = 0, ahead_c = 0;
+  bool asks = false;  ///< whether any of these is not 0
 };
 
 /// out[i] = op(a[i], b[i], c[i]) for i < n, in each of `rows` rows. Contiguous rows, any alignment,
