@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 
 #include "framework/internal.h"
 #include "framework/ops.h"
@@ -63,10 +64,10 @@ void release(Node* node) {
 }
 
 Node::~Node() {
-  for (std::uint32_t i = 0; i < input_count; ++i) inputs()[i].~Ref();
-  if (saves)
-    for (std::uint32_t i = 0; i < input_count; ++i) saved()[i].~Saved();
-  delete hooks;
+  std::destroy_n(inputs(), input_count);
+  if (saves) std::destroy_n(saved(), input_count);
+  if (hooks) [[unlikely]]
+    delete hooks;
 }
 
 void Node::release_buffers() noexcept {
@@ -75,13 +76,11 @@ void Node::release_buffers() noexcept {
   drop_rule();
   output.reset();
   if (saves)
-    for (std::uint32_t i = 0; i < input_count; ++i) saved()[i].tensor = Tensor();
+    for (Saved *s = saved(), *end = s + input_count; s != end; ++s) s->tensor = Tensor();
 }
 
 bool any_requires_grad(const Inputs& inputs) {
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (inputs[i].requires_grad()) return true;
-  return false;
+  return inputs.each([](std::size_t, const Tensor& x) { return x.requires_grad(); });
 }
 
 void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value, Keep keep,
@@ -94,17 +93,17 @@ void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value,
   node.dtype = result.dtype;
   node.shape = result.shape;
   Ref<Node>* const places = node.inputs();
-  for (std::size_t i = 0; i < inputs.size(); ++i) new (places + i) Ref<Node>(inputs[i].impl().node);
-  if (node.saves) {
-    Saved* saved = node.saved();
-    for (std::size_t i = 0; i < inputs.size(); ++i, ++saved) {
-      new (saved) Saved;
-      if (!keep.has_input(static_cast<int>(i))) continue;
-      saved->tensor = inputs[i];
-      saved->version = version(inputs[i]);
+  Saved* const saved = node.saves ? node.saved() : nullptr;
+  inputs.each([&](std::size_t i, const Tensor& x) {
+    new (places + i) Ref<Node>(x.impl().node);
+    if (saved) {
+      new (saved + i) Saved;
+      if (keep.has_input(static_cast<int>(i))) saved[i] = {x, version(x)};
     }
-  }
-  node.is_view = places[0] && result.storage == inputs[0].impl().storage;
+    return false;
+  });
+  const TensorImpl& first = inputs[0].impl();
+  node.is_view = places[0] && result.storage == first.storage && &result != &first;
   if (keep.has_output()) {
     node.output = result.storage;
     node.output_offset = result.offset;

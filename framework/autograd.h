@@ -161,7 +161,7 @@ class Back {
   /// Whether anybody asks for the gradient of input i.
   bool needs(int i) const;
   /// Input i as it was (it must have been kept; GraphError if it was written since).
-  Tensor in(int i) const;
+  const Tensor& in(int i) const;
   /// The output (it must have been kept).
   Tensor out() const;
   /// Adds `g` to the gradient of input i; where the operation broadcast the input, g is summed
@@ -212,7 +212,7 @@ class Back {
 
   /// For an operation with several results (record_all): the gradient of result k, undefined where
   /// nothing depends on it.
-  Tensor grad_of(int k) const;
+  const Tensor& grad_of(int k) const;
   /// grad_of(k) is undefined from this k on.
   int grad_count() const;
   /// `value`, off the tape, as result k of this operation: on the tape under create_graph,
@@ -241,7 +241,8 @@ namespace detail {
 
 template <class Rule>
 struct OpNode final : Node {
-  explicit OpNode(Rule&& r) : rule(std::move(r)) {}
+  template <class R>
+  explicit OpNode(R&& r) : rule(std::forward<R>(r)) {}
   void run(Back& back) override { (*rule)(back); }
   void drop_rule() noexcept override { rule.reset(); }
   std::optional<Rule> rule;
@@ -257,6 +258,19 @@ class Inputs {
   std::size_t size() const { return size_; }
   const Tensor& operator[](std::size_t i) const {
     return tensors_ ? tensors_[i] : list_.begin()[i].get();
+  }
+  /// Calls f(i, input i) until it returns true; whether it did.
+  template <class F>
+  bool each(const F& f) const {
+    if (tensors_) {
+      for (std::size_t i = 0; i < size_; ++i)
+        if (f(i, tensors_[i])) return true;
+    } else {
+      const auto* const list = list_.begin();
+      for (std::size_t i = 0; i < size_; ++i)
+        if (f(i, list[i].get())) return true;
+    }
+    return false;
   }
 
  private:
@@ -282,10 +296,10 @@ void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value,
 template <class Rule>
 Ref<Node> make_node(const char* op, const Inputs& inputs, const Tensor& value, Keep keep,
                     Rule&& rule) {
-  using N = OpNode<Rule>;
+  using N = OpNode<std::decay_t<Rule>>;
   static_assert(alignof(N) <= 64);
   const std::uint32_t size = node_size(sizeof(N), inputs.size(), keep.has_any_input());
-  auto node = Ref<Node>::adopt(new (pool_allocate(size)) N(std::move(rule)));
+  auto node = Ref<Node>::adopt(new (pool_allocate(size)) N(std::forward<Rule>(rule)));
   link(*node, op, inputs, value, keep, size);
   return node;
 }
@@ -296,9 +310,9 @@ Ref<Node> make_node(const char* op, const Inputs& inputs, const Tensor& value, K
 /// passes a gradient back to them. Returns `value`, with its node if anything is to be recorded.
 /// `value` must be new: a result of its own or a new view. `op` must be a string that stays.
 template <class Rule>
-Tensor record(const char* op, const detail::Inputs& inputs, Tensor value, Keep keep, Rule rule) {
+Tensor record(const char* op, const detail::Inputs& inputs, Tensor value, Keep keep, Rule&& rule) {
   if (grad_enabled() && detail::any_requires_grad(inputs))
-    value.impl().node = detail::make_node(op, inputs, value, keep, std::move(rule));
+    value.impl().node = detail::make_node(op, inputs, value, keep, std::forward<Rule>(rule));
   if (detail::watched()) [[unlikely]]
     detail::computed(op, inputs, value);
   return value;
@@ -309,9 +323,9 @@ Tensor record(const char* op, const detail::Inputs& inputs, Tensor value, Keep k
 /// finds back.grad undefined where only the others have one. `keep` can only name inputs.
 template <class Rule>
 void record_all(const char* op, const detail::Inputs& inputs, const Tensor* values, int count,
-                Keep keep, Rule rule) {
+                Keep keep, Rule&& rule) {
   if (grad_enabled() && detail::any_requires_grad(inputs)) {
-    const auto node = detail::make_node(op, inputs, values[0], keep, std::move(rule));
+    const auto node = detail::make_node(op, inputs, values[0], keep, std::forward<Rule>(rule));
     values[0].impl().node = node;
     for (int k = 1; k < count; ++k) detail::link_result(*node, k, values[k]);
   }

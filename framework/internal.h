@@ -57,7 +57,6 @@ std::string position(std::int64_t flat, const Shape& shape);
 
 // --- Making results without recording them ------------------------------------------------------
 
-Shape contiguous_strides(const Shape& shape);
 /// Not initialised; of a shape that is known to be one.
 Tensor make(const Shape& shape, DType dtype);
 /// Not initialised, with the shape and dtype of a contiguous x.
@@ -74,6 +73,11 @@ Tensor scalar(double value, DType dtype);
 /// The result of one elementwise instruction on operands of one dtype, broadcast together.
 Tensor map(const char* name, kernels::Op op, std::initializer_list<const Tensor*> operands,
            double s0 = 0.0, double s1 = 0.0);
+/// The same for an operation that needs none of its operands again: the result may be one of them,
+/// written over, if nobody else holds it. The operation has taken it by value, and was given a
+/// temporary.
+Tensor map_over(const char* name, kernels::Op op, std::initializer_list<const Tensor*> operands,
+                double s0 = 0.0, double s1 = 0.0);
 /// out[i] = op(operands...)[i] into existing memory of any strides; out may be an operand. Operands
 /// broadcast to out. Along dimensions where out has stride 0, op is applied again and again to the
 /// same element, first index first.
@@ -85,8 +89,11 @@ void copy_into(const Tensor& out, const Tensor& source);
 void copy_into(const Tensor& out, std::int64_t begin, const Tensor& source);
 /// out += x in place.
 void accumulate(const Tensor& out, const Tensor& x);
-/// Whether nobody else can see this tensor's memory.
-bool is_exclusive(const Tensor& x);
+/// Whether nobody else can see this tensor's memory, which is contiguous.
+inline bool is_exclusive(const Tensor& x) {
+  const TensorImpl& impl = x.impl();
+  return count_of(impl.count) == 1 && count_of(impl.storage->count) == 1 && impl.contiguous;
+}
 
 /// The leaf, if x is a weight: a leaf that requires a gradient, or a view on one, such as its
 /// transpose or a piece of it. Null otherwise.

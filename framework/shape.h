@@ -103,7 +103,8 @@ class Shape {
   /// The product of all sizes: how many elements; 1 for an empty shape (a scalar).
   std::int64_t numel() const {
     std::int64_t n = 1;
-    for (std::int64_t s : *this) n *= s;
+    const std::int64_t* const sizes = data();
+    for (std::int32_t i = 0; i < size_; ++i) n *= sizes[i];
     return n;
   }
 

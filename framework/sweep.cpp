@@ -17,6 +17,8 @@ using detail::Ref;
 
 namespace {
 
+const Tensor kUndefined;
+
 /// Rows of products that are put off until they are done at once: enough for a product at full
 /// speed, few enough to be still in the cache; more for a weight so large that reading and writing
 /// its gradient each time would cost more.
@@ -56,8 +58,6 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
   struct Visit {
     Node* node;
     std::uint32_t next;
-    std::uint64_t outer_sweep;
-    std::int64_t outer_slot;
   };
   PoolVector<Visit> path;
   const auto enter = [&](Node* node) {
@@ -73,7 +73,8 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
       entries[static_cast<std::size_t>(node->slot)].shared = true;
       return;
     }
-    path.push_back({node, 0, node->sweep, node->slot});
+    if (node->sweep != 0) outer.push_back({node, node->sweep, node->slot});
+    path.push_back({node, 0});
     node->sweep = id;
   };
   for (const Tensor& root : roots) {
@@ -87,8 +88,6 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
       visit.node->slot = static_cast<std::int64_t>(entries.size());
       Entry& entry = entries.emplace_back();
       entry.node = visit.node;
-      entry.outer_sweep = visit.outer_sweep;
-      entry.outer_slot = visit.outer_slot;
       entry.passes = true;
       path.pop_back();
     }
@@ -96,10 +95,9 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
 }
 
 Back::Sweep::~Sweep() {
-  for (Entry& entry : entries) {
-    if (entry.node->leaf) continue;
-    entry.node->sweep = entry.outer_sweep;
-    entry.node->slot = entry.outer_slot;
+  for (const Outer& o : outer) {
+    o.node->sweep = o.sweep;
+    o.node->slot = o.slot;
   }
 }
 
@@ -187,6 +185,13 @@ Tensor& Back::Sweep::own_grad(Entry& entry) {
   return sum;
 }
 
+bool Back::Sweep::puts_off(const Entry& entry) {
+  if (!entry.wanted || grad_enabled()) return false;
+  const Node& weight = *entry.node;
+  if (!weight.is_transpose) return weight.leaf;
+  return weight.input(0)->leaf && !weight.hooks && !weight.keeps_grad && !entry.target;
+}
+
 void Back::Sweep::settle(Entry& entry) {
   if (entry.extra->products.empty()) return;
   const Shape& shape = entry.node->shape;
@@ -240,6 +245,20 @@ void Back::Sweep::settle_rows(Entry& entry) {
   add(entry.grad, std::move(sum));
 }
 
+bool Back::Sweep::fit(const Node& operation, int i, Entry& entry, Tensor& g) const {
+  const Node& input = *entry.node;
+  if (g.dtype() != input.dtype)
+    fail<DTypeError>("backward: {} gives input {} a gradient of dtype {}, the input is {}",
+                     operation.op, i, g.dtype(), input.dtype);
+  if (g.dim() < input.shape.size() ||
+      detail::broadcast_shapes(operation.op, g.shape(), input.shape) != g.shape())
+    fail<ShapeError>("backward: {} gives input {} a gradient of shape {}, the input is {}",
+                     operation.op, i, g.shape(), input.shape);
+  if (!watched && !grad_enabled() && put_rows_off(entry, g)) return false;
+  g = sum_to(g, input.shape);
+  return true;
+}
+
 void Back::Sweep::add_transposed(Entry& entry) {
   if (!entry.extra->transposed.defined()) return;
   const Tensor sum = std::exchange(entry.extra->transposed, Tensor());
@@ -284,6 +303,7 @@ void Back::Sweep::run(bool to_leaves, bool retain_graph) {
       if (watched) [[unlikely]]
         detail::passed(node);
       if (!entry.target) entry.grad = Tensor();
+      entry.second_grad = Tensor();
       if (entry.extra) entry.extra->results.clear();
     }
     if (!retain_graph && entry.passes) node.release_buffers();
@@ -307,7 +327,7 @@ bool Back::needs(int i) const {
   return entry && entry->wanted;
 }
 
-Tensor Back::in(int i) const {
+const Tensor& Back::in(int i) const {
   const detail::Saved& saved = node_.saved()[i];
   if (detail::version(saved.tensor) != saved.version)
     fail<GraphError>(
@@ -332,21 +352,15 @@ void Back::add(int i, Tensor g) {
   auto* entry = sweep_.find(node_.input(i));
   if (!entry || !entry->wanted || entry->placed) return;
   const Node& input = *entry->node;
-  if (g.dtype() != input.dtype)
-    fail<DTypeError>("backward: {} gives input {} a gradient of dtype {}, the input is {}",
-                     node_.op, i, g.dtype(), input.dtype);
-  if (g.shape() != input.shape) {
-    if (g.dim() < input.shape.size() ||
-        detail::broadcast_shapes(node_.op, g.shape(), input.shape) != g.shape())
-      fail<ShapeError>("backward: {} gives input {} a gradient of shape {}, the input is {}",
-                       node_.op, i, g.shape(), input.shape);
-    if (!sweep_.watched && !create_graph() && Sweep::put_rows_off(*entry, g)) return;
-    g = sum_to(g, input.shape);
-  }
+  if (g.dtype() != input.dtype || g.shape() != input.shape) [[unlikely]]
+    if (!sweep_.fit(node_, i, *entry, g)) return;
   if (sweep_.watched) [[unlikely]]
     detail::added(node_, i, g);
   Sweep::finish(*entry);
-  Sweep::add(entry->grad, std::move(g));
+  if (entry->grad.defined())
+    Sweep::add(entry->grad, std::move(g));
+  else
+    entry->grad = std::move(g);
 }
 
 Tensor Back::take_grad(int i) {
@@ -359,45 +373,43 @@ Tensor Back::take_grad(int i) {
 
 bool Back::puts_off(int i) const {
   const Sweep::Entry* entry = sweep_.find(node_.input(i));
-  if (!entry || !entry->wanted || create_graph()) return false;
-  const Node& weight = *entry->node;
-  if (!weight.is_transpose) return weight.leaf;
-  return weight.input(0)->leaf && !weight.hooks && !weight.keeps_grad && !entry->target;
+  return entry && sweep_.puts_off(*entry);
 }
 
 void Back::add_product(int i, const Tensor& a, const Tensor& g) {
-  if (!puts_off(i)) {
-    if (needs(i)) add(i, matmul(transpose(a), g));
-    return;
-  }
-  const Node* weight = node_.input(i);
-  const bool transposed = weight->is_transpose;
-  Sweep::Entry& entry = *sweep_.find(transposed ? weight->input(0) : weight);
-  Sweep::Extra& extra = entry.extra.make();
+  Sweep::Entry* entry = sweep_.find(node_.input(i));
+  if (!entry || !entry->wanted) return;
+  if (!sweep_.puts_off(*entry)) return add(i, matmul(transpose(a), g));
+  const bool transposed = entry->node->is_transpose;
+  if (transposed) entry = sweep_.find(entry->node->input(0));
+  Sweep::Extra& extra = entry->extra.make();
   extra.products.push_back(transposed ? Product{g, a} : Product{a, g});
   extra.rows += a.shape()[0];
-  if (extra.rows >= rows_together(entry.node->shape)) Sweep::settle(entry);
+  if (extra.rows >= rows_together(entry->node->shape)) Sweep::settle(*entry);
 }
 
 void Back::pass_to_operation(int k) {
   Sweep::Entry* operation = sweep_.find(node_.input(0));
   if (!operation || !operation->wanted) return;
-  auto& results = operation->extra.make().results;
-  if (results.size() < static_cast<std::size_t>(k)) results.resize(static_cast<std::size_t>(k));
   // Under create_graph a sweep may come here by several places of the same result.
-  Sweep::add(results[static_cast<std::size_t>(k) - 1], grad);
+  if (k == 1) return Sweep::add(operation->second_grad, grad);
+  auto& results = operation->extra.make().results;
+  const auto i = static_cast<std::size_t>(k) - 2;
+  if (results.size() <= i) results.resize(i + 1);
+  Sweep::add(results[i], grad);
 }
 
-Tensor Back::grad_of(int k) const {
+const Tensor& Back::grad_of(int k) const {
   if (k == 0) return grad;
   const Sweep::Entry& entry = *sweep_.find(&node_);
-  if (!entry.extra || entry.extra->results.size() < static_cast<std::size_t>(k)) return Tensor();
-  return entry.extra->results[static_cast<std::size_t>(k) - 1];
+  if (k == 1) return entry.second_grad;
+  const auto i = static_cast<std::size_t>(k) - 2;
+  return entry.extra && i < entry.extra->results.size() ? entry.extra->results[i] : kUndefined;
 }
 
 int Back::grad_count() const {
   const Sweep::Entry& entry = *sweep_.find(&node_);
-  return 1 + (entry.extra ? static_cast<int>(entry.extra->results.size()) : 0);
+  return 2 + (entry.extra ? static_cast<int>(entry.extra->results.size()) : 0);
 }
 
 Tensor Back::result(int k, Tensor value) const {

@@ -126,13 +126,12 @@ struct Back::Sweep {
     Tensor transposed;                     // their sum so far, if it is kept transposed
     PoolVector<Tensor> matrices;           // whose rows are still to be added to grad
     std::int64_t matrix_rows = 0;          // of them
-    PoolVector<Tensor> results;            // gradients of the results from the second on
+    PoolVector<Tensor> results;            // gradients of the results from the third on
   };
-  struct Entry {
+  struct alignas(64) Entry {
     Node* node = nullptr;
-    Tensor grad;                    // summed so far
-    std::uint64_t outer_sweep = 0;  // what the node carried before, for a sweep inside a sweep
-    std::int64_t outer_slot = 0;
+    Tensor grad;         // summed so far
+    Tensor second_grad;  // that of the second result, where the node is an operation with several
     // Elements of grad that are filled, where parts have been put into it; all of them if `first`
     // is negative.
     std::int64_t first = -1, last = -1;
@@ -143,9 +142,16 @@ struct Back::Sweep {
     bool shared = false;  // several rules add to grad; not known of a leaf
     bool placed = false;  // its gradient lies where it belongs already: Back::place
 
-    bool has_results() const { return extra && !extra->results.empty(); }
+    bool has_results() const { return second_grad.defined() || (extra && !extra->results.empty()); }
+  };
+  /// What a node carried before, for a sweep inside a sweep.
+  struct Outer {
+    Node* node;
+    std::uint64_t sweep;
+    std::int64_t slot;
   };
   PoolVector<Entry> entries;
+  PoolVector<Outer> outer;
   LeafPlaces leaves;
   const std::uint64_t id = next_id();
   const bool watched = detail::watched();
@@ -172,6 +178,9 @@ struct Back::Sweep {
 
   // What Back does with the gradient of an input.
   static void add(Tensor& sum, Tensor g);
+  /// Sums g, a gradient of another shape for input i of an operation, to the shape of that. False
+  /// if that was put off. Throws for shapes that do not fit, and for another dtype.
+  bool fit(const Node& operation, int i, Entry& entry, Tensor& g) const;
   /// Fills what no part has reached.
   static void finish(Entry& entry) {
     if (entry.first >= 0) fill_rest(entry);
@@ -188,6 +197,8 @@ struct Back::Sweep {
                          const void* context, const Tensor& g);
   /// The gradient so far as a tensor that may be added to in place.
   static Tensor& own_grad(Entry& entry);
+  /// Whether products for the gradient of this matrix are put off: it is a leaf or its transpose.
+  static bool puts_off(const Entry& entry);
   /// Computes the products that were put off. The kernel is at its best where a product is wider
   /// than high; where the weight is higher, as [4 * hidden_size, hidden_size], the sum is kept
   /// transposed.

@@ -164,16 +164,6 @@ std::string position(std::int64_t flat, const Shape& shape) {
 
 // --- Views --------------------------------------------------------------------------------------
 
-Shape contiguous_strides(const Shape& shape) {
-  Shape strides = shape;
-  std::int64_t step = 1;
-  for (std::int64_t d = shape.size() - 1; d >= 0; --d) {
-    strides[d] = step;
-    step *= std::max<std::int64_t>(shape[d], 1);
-  }
-  return strides;
-}
-
 namespace {
 
 bool without_gaps(const Shape& shape, const Shape& strides) {
@@ -198,11 +188,11 @@ Tensor new_tensor(Args&&... args) {
 }
 
 /// A contiguous tensor of `numel` elements, in one block with them.
-Tensor new_block(DType dtype, const Shape& shape, const Shape& strides, std::int64_t numel) {
+Tensor new_block(DType dtype, const Shape& shape, std::int64_t numel) {
   constexpr std::int32_t front = (sizeof(TensorImpl) + 63) / 64 * 64;  // what follows is aligned
   Ref<Storage> storage = Storage::make(numel * size_of(dtype), front);
   Storage* const block = storage.get();
-  auto* impl = new (block->begin()) TensorImpl(dtype, true, shape, strides, 0, std::move(storage));
+  auto* impl = new (block->begin()) TensorImpl(dtype, shape, numel, 0, std::move(storage));
   impl->block = block;
   return Tensor(Ref<TensorImpl>::adopt(impl));
 }
@@ -215,7 +205,7 @@ Tensor view(const Tensor& x, const Shape& shape, const Shape& strides, std::int6
 }
 
 Tensor attach(Ref<Storage> storage, DType dtype, const Shape& shape, std::int64_t offset) {
-  return new_tensor(dtype, true, shape, contiguous_strides(shape), offset, std::move(storage));
+  return new_tensor(dtype, shape, shape.numel(), offset, std::move(storage));
 }
 
 Tensor expand(const Tensor& x, const Shape& shape) {
@@ -228,11 +218,6 @@ Tensor expand(const Tensor& x, const Shape& shape) {
 }
 
 Tensor scalar(double value, DType dtype) { return full({}, value, dtype); }
-
-bool is_exclusive(const Tensor& x) {
-  const TensorImpl& impl = x.impl();
-  return count_of(impl.count) == 1 && count_of(impl.storage->count) == 1 && x.is_contiguous();
-}
 
 Tensor dense(const Tensor& x) {
   if (x.is_contiguous()) return x.detach();
@@ -371,13 +356,13 @@ Tensor& Tensor::mul_(double factor) {
 
 Tensor detail::make(const Shape& shape, DType dtype) {
   if (trace && is_floating(dtype)) return trace->empty(shape, dtype);
-  return new_block(dtype, shape, contiguous_strides(shape), shape.numel());
+  return new_block(dtype, shape, shape.numel());
 }
 
 Tensor detail::empty_like(const Tensor& x) {
   const TensorImpl& like = x.impl();
   if (trace && is_floating(like.dtype)) return trace->empty(like.shape, like.dtype);
-  return new_block(like.dtype, like.shape, like.strides, like.numel);
+  return new_block(like.dtype, like.shape, like.numel);
 }
 
 Tensor empty(const Shape& shape, DType dtype) {

@@ -83,6 +83,18 @@ struct Node;  // autograd.h
 Node* retain(Node* node);
 void release(Node* node);
 
+/// The strides of a tensor without gaps.
+inline Shape contiguous_strides(const Shape& shape) {
+  Shape strides = shape;
+  std::int64_t* const sizes = strides.data();
+  std::int64_t step = 1;
+  for (std::int64_t d = shape.size() - 1; d >= 0; --d) {
+    const std::int64_t size = std::exchange(sizes[d], step);
+    step *= size > 1 ? size : 1;
+  }
+  return strides;
+}
+
 /// What a Tensor points to: a strided window on a storage, and a node if it is on the tape.
 struct TensorImpl {
   std::int32_t count = 1;
@@ -106,6 +118,16 @@ struct TensorImpl {
         numel(sizes.numel()),
         shape(sizes),
         strides(steps) {}
+  /// A contiguous one.
+  TensorImpl(DType type, const Shape& sizes, std::int64_t elements, std::int64_t begin,
+             Ref<Storage> memory)
+      : dtype(type),
+        contiguous(true),
+        storage(std::move(memory)),
+        offset(begin),
+        numel(elements),
+        shape(sizes),
+        strides(contiguous_strides(sizes)) {}
 
   /// Other elements for everybody who has this tensor. The block that it lies in stays until its
   /// end.

@@ -58,10 +58,11 @@ void RNNCellBase::check_state(const Tensor& x, const Tensor& part, const char* w
   if (x.dim() != 2 || x.size(1) != gates)
     fail<ShapeError>("{}: step: x must be projected, [B, {} * hidden_size = {}], but is {}", name_,
                      gates / hidden_size, gates, x.shape());
-  const Shape wanted{x.size(0), width};
-  if (part.shape() != wanted)
+  const Shape& shape = part.shape();
+  if (shape.size() != 2 || shape[0] != x.shape()[0] || shape[1] != width)
     fail<ShapeError>("{}: step: {} must be [B, {}] = {}, but is {}", name_, what,
-                     width == hidden_size ? "hidden_size" : "proj_size", wanted, part.shape());
+                     width == hidden_size ? "hidden_size" : "proj_size", Shape{x.size(0), width},
+                     shape);
 }
 
 // --- RNN ----------------------------------------------------------------------------------------

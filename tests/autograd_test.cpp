@@ -458,6 +458,18 @@ TEST_CASE("autograd: a hook may remove itself, start a sweep of its own, and thr
   CHECK(values(x.grad()) == std::vector{10.0, 18.0});
   h.remove_hook(sweeps);
 
+  // And over nodes that the outer one has yet to come to.
+  x.set_grad(Tensor());
+  Tensor later = h * 3.0;
+  const auto before = later.register_hook([&](const Tensor&) {
+    seen = values(grad(inner, x, {.retain_graph = true}));
+    return Tensor();
+  });
+  sum(later).backward(Tensor(), true);
+  CHECK(seen == std::vector{8.0, 16.0});
+  CHECK(values(x.grad()) == std::vector{6.0, 6.0});
+  later.remove_hook(before);
+
   // An error leaves the engine as it was, and the graph can be used again.
   const auto throws =
       h.register_hook([](const Tensor&) -> Tensor { throw std::runtime_error("from a hook"); });

@@ -16,12 +16,29 @@ using detail::wrap_dim;
 
 namespace {
 
-/// Tells the tape that y is one piece of x: what lies from `index` on along dimension d.
-void mark_window(const Tensor& x, const Tensor& y, std::int64_t d, std::int64_t index) {
-  if (!y.impl().node) return;
-  std::int64_t before = 1, after = 1;
-  for (std::int64_t i = 0; i < x.dim(); ++i) (i < d ? before : after) *= i == d ? 1 : x.shape()[i];
-  if (before == 1) y.impl().node->window = index * after;
+/// Tells the tape that y is one piece of x: `length` indices from `index` on along dimension d.
+void mark_window(const Tensor& x, const Tensor& y, std::int64_t d, std::int64_t index,
+                 std::int64_t length) {
+  const auto& node = y.impl().node;
+  if (!node || length == 0) return;
+  for (std::int64_t i = 0; i < d; ++i)
+    if (x.shape()[i] != 1) return;
+  node->window = index * (length == 1 ? y.numel() : y.numel() / length);
+}
+
+/// x[..., i, ...] along dimension d, off the tape.
+Tensor slice_of(const Tensor& x, std::int64_t d, std::int64_t i) {
+  const detail::TensorImpl& whole = x.impl();
+  const std::int64_t offset = whole.offset + i * whole.strides[d];
+  Shape shape = whole.shape;
+  if (d == 0 && whole.contiguous) {  // a time step, usually
+    shape.erase(0);
+    return detail::attach(whole.storage, whole.dtype, shape, offset);
+  }
+  Shape strides = whole.strides;
+  shape.erase(d);
+  strides.erase(d);
+  return detail::view(x, shape, strides, offset);
 }
 
 }  // namespace
@@ -33,15 +50,10 @@ Tensor select(const Tensor& x, std::int64_t dim, std::int64_t index) {
     fail<IndexError>("select: index {} is out of range for size {} of dimension {}", index, size,
                      d);
   const std::int64_t i = index < 0 ? index + size : index;
-  Shape shape = x.shape(), strides = x.strides();
-  const std::int64_t offset = x.impl().offset + i * strides[d];
-  shape.erase(d);
-  strides.erase(d);
-  const Tensor y = record(
-      "select", {x}, detail::view(x, shape, strides, offset), Keep::none, [d, i](Back& back) {
-        back.add_window(0, [d, i](const Tensor& whole) { return select(whole, d, i); });
-      });
-  mark_window(x, y, d, i);
+  const Tensor y = record("select", {x}, slice_of(x, d, i), Keep::none, [d, i](Back& back) {
+    back.add_window(0, [d, i](const Tensor& whole) { return select(whole, d, i); });
+  });
+  mark_window(x, y, d, i, 1);
   return y;
 }
 
@@ -59,7 +71,7 @@ Tensor strided(const char* op, const Tensor& x, std::int64_t d, std::int64_t sta
         back.add_window(
             0, [=](const Tensor& whole) { return strided(op, whole, d, start, length, step); });
       });
-  if (step == 1) mark_window(x, y, d, start);
+  if (step == 1) mark_window(x, y, d, start, length);
   return y;
 }
 

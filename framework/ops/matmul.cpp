@@ -25,9 +25,10 @@ void multiply_matrices(const Tensor& a, const Tensor& b, bool transposed, const 
   if (m == 0 || n == 0) return;
   detail::dispatch_floating(a.dtype(), [&]<class T>(T) {
     kernels::Addend<T> d;
-    Tensor added = bias;
+    Tensor copy;
     if (bias.defined()) {
-      if (bias.strides().back() != 1) added = detail::dense(bias);
+      if (bias.strides().back() != 1) copy = detail::dense(bias);
+      const Tensor& added = copy.defined() ? copy : bias;
       d = {detail::read<T>(added), added.dim() == 1 ? 0 : added.strides()[0]};
     }
     T* c = detail::overwrite<T>(out);
