@@ -6,6 +6,7 @@
 #include "framework/internal.h"
 #include "framework/kernels/parallel.h"
 #include "framework/trace.h"
+#include "framework/watch.h"
 
 namespace unroll::detail {
 namespace {
@@ -129,10 +130,23 @@ void run_loop(Op op, Loop loop, T* const* base, const double* s, bool repeats) {
   std::int64_t step[kOperands] = {};
   for (int k = 0; k < loop.operands; ++k) step[k] = loop.strides[k][rank - 1];
 
+  bool direct = rank == 2;  // the kernel knows rows of neighbours
+  for (int k = 0; k < loop.operands; ++k) direct = direct && step[k] == 1;
+
   const auto run_rows = [&](std::int64_t first_row, std::int64_t last_row, std::int64_t first,
                             std::int64_t last) {
+    T* p[kOperands] = {};
+    if (direct) {
+      std::int64_t stride[kOperands] = {};
+      for (int k = 0; k < loop.operands; ++k) {
+        stride[k] = loop.strides[k][0];
+        p[k] = base[k] + first_row * stride[k] + first;
+      }
+      f.rows(last_row - first_row, last - first, p[0], p[1], p[2], p[3],
+             {stride[0], stride[1], stride[2], stride[3]}, s);
+      return;
+    }
     for (std::int64_t row = first_row; row < last_row; ++row) {
-      T* p[kOperands] = {};
       for (int k = 0; k < loop.operands; ++k) p[k] = base[k] + first * step[k];
       std::int64_t rest = row;
       for (std::int64_t d = rank - 2; d >= 0; --d) {
@@ -159,29 +173,49 @@ void run_loop(Op op, Loop loop, T* const* base, const double* s, bool repeats) {
   }
 }
 
+/// n elements of operands that lie in the same order.
+template <class T>
+[[gnu::noinline]] void share_in_order(Op op, std::int64_t n, T* out, const T* const* in,
+                                      const double* s) {
+  const ElementwiseFn<T> f = kernel<T>(op);
+  const Sharing sharing(op, n);
+  kernels::parallel_for(
+      0, n, sharing.elements,
+      [&](std::int64_t begin, std::int64_t end) {
+        const auto at = [&](const T* p) { return p ? p + begin : p; };
+        f(end - begin, out + begin, at(in[0]), at(in[1]), at(in[2]), s);
+      },
+      sharing.wake);
+}
+
 /// An instruction on operands whose elements lie in the same order as those of the result.
 void run_in_order(const Tensor& out, Op op, std::initializer_list<const Tensor*> operands,
                   const double* s) {
   const std::int64_t n = out.numel();
   dispatch(out.dtype(), [&]<class T>(T) {
     const T* in[3] = {};
-    int k = 0;
-    for (const Tensor* x : operands) in[k++] = read<T>(*x);
-    T* y = overwrite<T>(out);
-    const ElementwiseFn<T> f = kernel<T>(op);
-    if (n * kernels::work(op) <= kernels::kAdditionsPerThread) {
-      f(n, y, in[0], in[1], in[2], s);
-      return;
-    }
-    const Sharing sharing(op, n);
-    kernels::parallel_for(
-        0, n, sharing.elements,
-        [&](std::int64_t begin, std::int64_t end) {
-          const auto at = [&](const T* p) { return p ? p + begin : p; };
-          f(end - begin, y + begin, at(in[0]), at(in[1]), at(in[2]), s);
-        },
-        sharing.wake);
+    const T** next = in;
+    for (const Tensor* x : operands) *next++ = read<T>(*x);
+    T* const y = overwrite<T>(out);
+    if (n * kernels::work(op) <= kernels::kAdditionsPerThread)
+      kernel<T>(op)(n, y, in[0], in[1], in[2], s);
+    else
+      share_in_order(op, n, y, in, s);
   });
+}
+
+/// The same for operands of other strides, or broadcast. Throws for dtypes that differ.
+[[gnu::noinline]] Tensor map_broadcast(const char* name, Op op,
+                                       std::initializer_list<const Tensor*> operands, double s0,
+                                       double s1) {
+  const Tensor& first = **operands.begin();
+  for (const Tensor* x : operands) require_same_dtype(name, first, *x);
+  if (op >= kernels::kFirstFloatOp) require_floating(name, first);
+  Shape shape = first.shape();
+  for (const Tensor* x : operands) shape = broadcast_shapes(name, shape, x->shape());
+  Tensor out = empty(shape, first.dtype());
+  map_into(out, op, operands, s0, s1);
+  return out;
 }
 
 }  // namespace
@@ -219,28 +253,66 @@ void map_into(const Tensor& out, Op op, std::initializer_list<const Tensor*> ope
   });
 }
 
+namespace {
+
+/// Whether all operands have x's dtype, and their elements lie as x's do.
+inline bool all_lie_as(const TensorImpl& x, std::initializer_list<const Tensor*> operands) {
+  bool same = x.contiguous;
+  for (const Tensor* y : operands) {
+    const TensorImpl& impl = y->impl();
+    same = same &&
+           (&impl == &x || (impl.contiguous && impl.dtype == x.dtype && impl.shape == x.shape));
+  }
+  return same;
+}
+
+/// Whether there is such an instruction for the dtype.
+bool fits(Op op, DType dtype) { return op < kernels::kFirstFloatOp || is_floating(dtype); }
+
+/// Whether y broadcasts to x.
+bool repeats_in(const Shape& y, const Shape& x) {
+  const std::int64_t extra = x.size() - y.size();
+  if (extra < 0) return false;
+  for (std::int64_t d = 0; d < y.size(); ++d)
+    if (y[d] != 1 && y[d] != x[d + extra]) return false;
+  return true;
+}
+
+/// map into one of the operands, x. False if the result would have another shape or dtype, or if
+/// somebody looks on.
+bool write_over(const Tensor& x, Op op, std::initializer_list<const Tensor*> operands, double s0,
+                double s1) {
+  if (trace || watched() || !fits(op, x.dtype())) return false;
+  if (all_lie_as(x.impl(), operands)) {
+    const double s[2] = {s0, s1};
+    run_in_order(x, op, operands, s);
+  } else {
+    for (const Tensor* y : operands)
+      if (y->dtype() != x.dtype() || !repeats_in(y->shape(), x.shape())) return false;
+    map_into(x, op, operands, s0, s1);
+  }
+  if (!grad_enabled()) x.impl().node.reset();
+  return true;
+}
+
+}  // namespace
+
 Tensor map(const char* name, Op op, std::initializer_list<const Tensor*> operands, double s0,
            double s1) {
   const Tensor& first = **operands.begin();
-  const TensorImpl& like = first.impl();
-  bool simple = like.contiguous && !trace;
-  for (const Tensor* x : operands) {
-    const TensorImpl& impl = x->impl();
-    if (impl.dtype != like.dtype) require_same_dtype(name, first, *x);
-    simple = simple && (&impl == &like || (impl.contiguous && impl.shape == like.shape));
-  }
-  if (op >= kernels::kFirstFloatOp) require_floating(name, first);
-  if (!simple) {
-    Shape shape = first.shape();
-    for (const Tensor* x : operands) shape = broadcast_shapes(name, shape, x->shape());
-    Tensor out = empty(shape, first.dtype());
-    map_into(out, op, operands, s0, s1);
-    return out;
-  }
+  if (trace || !fits(op, first.dtype()) || !all_lie_as(first.impl(), operands))
+    return map_broadcast(name, op, operands, s0, s1);
   Tensor out = empty_like(first);
   const double s[2] = {s0, s1};
   run_in_order(out, op, operands, s);
   return out;
+}
+
+Tensor map_over(const char* name, Op op, std::initializer_list<const Tensor*> operands, double s0,
+                double s1) {
+  for (const Tensor* x : operands)
+    if (is_exclusive(*x) && write_over(*x, op, operands, s0, s1)) return *x;
+  return map(name, op, operands, s0, s1);
 }
 
 void accumulate(const Tensor& out, const Tensor& x) { map_into(out, Op::add, {&out, &x}); }

@@ -7,6 +7,9 @@
 /// dtype of the tensor beside it (ValueError for a fraction beside i64). Dimension arguments may be
 /// negative (from the end); one that a tensor does not have throws IndexError. Shapes that don't
 /// fit throw ShapeError.
+///
+/// An operation that takes a Tensor by value may write its result over one that nobody else holds: a
+/// temporary, or one that was moved.
 
 #include <cstdint>
 #include <initializer_list>
@@ -22,19 +25,19 @@ namespace unroll {
 /// Element by element. Division, and exp to softplus below, are for floating-point tensors only
 /// (DTypeError for i64).
 /// @{
-Tensor operator+(const Tensor& a, const Tensor& b);
-Tensor operator-(const Tensor& a, const Tensor& b);
+Tensor operator+(Tensor a, Tensor b);
+Tensor operator-(Tensor a, Tensor b);
 Tensor operator*(const Tensor& a, const Tensor& b);
 Tensor operator/(const Tensor& a, const Tensor& b);
-Tensor operator+(const Tensor& a, double b);
-Tensor operator-(const Tensor& a, double b);
-Tensor operator*(const Tensor& a, double b);
-Tensor operator/(const Tensor& a, double b);
-Tensor operator+(double a, const Tensor& b);
-Tensor operator-(double a, const Tensor& b);
-Tensor operator*(double a, const Tensor& b);
+Tensor operator+(Tensor a, double b);
+Tensor operator-(Tensor a, double b);
+Tensor operator*(Tensor a, double b);
+Tensor operator/(Tensor a, double b);
+Tensor operator+(double a, Tensor b);
+Tensor operator-(double a, Tensor b);
+Tensor operator*(double a, Tensor b);
 Tensor operator/(double a, const Tensor& b);
-Tensor operator-(const Tensor& x);
+Tensor operator-(Tensor x);
 /// @}
 
 /// |x|; the gradient at 0 is 0.
@@ -44,21 +47,21 @@ Tensor sign(const Tensor& x);
 /// x^2
 Tensor square(const Tensor& x);
 /// e^x
-Tensor exp(const Tensor& x);
+Tensor exp(Tensor x);
 /// The natural logarithm.
 Tensor log(const Tensor& x);
 /// The square root.
-Tensor sqrt(const Tensor& x);
+Tensor sqrt(Tensor x);
 /// The sine.
 Tensor sin(const Tensor& x);
 /// The cosine.
 Tensor cos(const Tensor& x);
 /// The hyperbolic tangent.
-Tensor tanh(const Tensor& x);
+Tensor tanh(Tensor x);
 /// 1 / (1 + e^-x)
-Tensor sigmoid(const Tensor& x);
+Tensor sigmoid(Tensor x);
 /// max(x, 0); the gradient at 0 is 0.
-Tensor relu(const Tensor& x);
+Tensor relu(Tensor x);
 /// log(1 + e^x), without overflow.
 Tensor softplus(const Tensor& x);
 /// x^exponent

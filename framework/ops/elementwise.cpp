@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "framework/internal.h"
 #include "framework/ops.h"
@@ -10,15 +11,16 @@
 namespace unroll {
 
 using detail::map;
+using detail::map_over;
 using kernels::Op;
 
 namespace {
 
 /// scale * x + shift, under the name that the user wrote.
-Tensor affine(const char* name, const Tensor& x, double scale, double shift) {
+Tensor affine(const char* name, Tensor x, double scale, double shift) {
   detail::require_holds(name, x, scale);
   detail::require_holds(name, x, shift);
-  return record(name, {x}, map(name, Op::affine, {&x}, scale, shift), Keep::none,
+  return record(name, {x}, map_over(name, Op::affine, {&x}, scale, shift), Keep::none,
                 [scale](Back& back) { back.add(0, back.grad * scale); });
 }
 
@@ -33,16 +35,16 @@ Tensor compare(const char* name, Op op, const Tensor& a, double b) {
 }  // namespace
 
 // a + b: da = g, db = g
-Tensor operator+(const Tensor& a, const Tensor& b) {
-  return record("add", {a, b}, map("add", Op::add, {&a, &b}), Keep::none, [](Back& back) {
+Tensor operator+(Tensor a, Tensor b) {
+  return record("add", {a, b}, map_over("add", Op::add, {&a, &b}), Keep::none, [](Back& back) {
     back.add(0, back.grad);
     back.add(1, back.grad);
   });
 }
 
 // a - b: da = g, db = -g
-Tensor operator-(const Tensor& a, const Tensor& b) {
-  return record("sub", {a, b}, map("sub", Op::sub, {&a, &b}), Keep::none, [](Back& back) {
+Tensor operator-(Tensor a, Tensor b) {
+  return record("sub", {a, b}, map_over("sub", Op::sub, {&a, &b}), Keep::none, [](Back& back) {
     back.add(0, back.grad);
     if (back.needs(1)) back.add(1, -back.grad);
   });
@@ -66,20 +68,20 @@ Tensor operator/(const Tensor& a, const Tensor& b) {
                 });
 }
 
-Tensor operator+(const Tensor& a, double b) { return affine("add", a, 1.0, b); }
-Tensor operator-(const Tensor& a, double b) { return affine("sub", a, 1.0, -b); }
-Tensor operator*(const Tensor& a, double b) { return affine("mul", a, b, 0.0); }
-Tensor operator/(const Tensor& a, double b) {
+Tensor operator+(Tensor a, double b) { return affine("add", std::move(a), 1.0, b); }
+Tensor operator-(Tensor a, double b) { return affine("sub", std::move(a), 1.0, -b); }
+Tensor operator*(Tensor a, double b) { return affine("mul", std::move(a), b, 0.0); }
+Tensor operator/(Tensor a, double b) {
   detail::require_floating("div", a);
-  return affine("div", a, 1.0 / b, 0.0);
+  return affine("div", std::move(a), 1.0 / b, 0.0);
 }
-Tensor operator+(double a, const Tensor& b) { return affine("add", b, 1.0, a); }
-Tensor operator-(double a, const Tensor& b) { return affine("sub", b, -1.0, a); }
-Tensor operator*(double a, const Tensor& b) { return affine("mul", b, a, 0.0); }
+Tensor operator+(double a, Tensor b) { return affine("add", std::move(b), 1.0, a); }
+Tensor operator-(double a, Tensor b) { return affine("sub", std::move(b), -1.0, a); }
+Tensor operator*(double a, Tensor b) { return affine("mul", std::move(b), a, 0.0); }
 Tensor operator/(double a, const Tensor& b) { return detail::scalar(a, b.dtype()) / b; }
 
-Tensor operator-(const Tensor& x) {
-  return record("neg", {x}, map("neg", Op::neg, {&x}), Keep::none,
+Tensor operator-(Tensor x) {
+  return record("neg", {x}, map_over("neg", Op::neg, {&x}), Keep::none,
                 [](Back& back) { back.add(0, -back.grad); });
 }
 
@@ -114,8 +116,8 @@ Tensor square(const Tensor& x) {
 }
 
 // y = e^x: dx = g y
-Tensor exp(const Tensor& x) {
-  return record("exp", {x}, map("exp", Op::exp, {&x}), Keep::output,
+Tensor exp(Tensor x) {
+  return record("exp", {x}, map_over("exp", Op::exp, {&x}), Keep::output,
                 [](Back& back) { back.add(0, back.grad * back.out()); });
 }
 
@@ -126,8 +128,8 @@ Tensor log(const Tensor& x) {
 }
 
 // y = sqrt(x): dx = g / (2 y)
-Tensor sqrt(const Tensor& x) {
-  return record("sqrt", {x}, map("sqrt", Op::sqrt, {&x}), Keep::output,
+Tensor sqrt(Tensor x) {
+  return record("sqrt", {x}, map_over("sqrt", Op::sqrt, {&x}), Keep::output,
                 [](Back& back) { back.add(0, back.grad / (back.out() * 2.0)); });
 }
 
@@ -166,21 +168,21 @@ Tensor sigmoid_grad(const Tensor& g, const Tensor& y) {
 }  // namespace
 
 // y = tanh(x): dx = g (1 - y^2)
-Tensor tanh(const Tensor& x) {
-  return record("tanh", {x}, map("tanh", Op::tanh, {&x}), Keep::output,
+Tensor tanh(Tensor x) {
+  return record("tanh", {x}, map_over("tanh", Op::tanh, {&x}), Keep::output,
                 [](Back& back) { back.add(0, tanh_grad(back.grad, back.out())); });
 }
 
 // y = sigmoid(x): dx = g y (1 - y)
-Tensor sigmoid(const Tensor& x) {
-  return record("sigmoid", {x}, map("sigmoid", Op::sigmoid, {&x}), Keep::output,
+Tensor sigmoid(Tensor x) {
+  return record("sigmoid", {x}, map_over("sigmoid", Op::sigmoid, {&x}), Keep::output,
                 [](Back& back) { back.add(0, sigmoid_grad(back.grad, back.out())); });
 }
 
 // y = max(x, 0): dx = g where y > 0
-Tensor relu(const Tensor& x) {
+Tensor relu(Tensor x) {
   detail::require_floating("relu", x);
-  return record("relu", {x}, map("relu", Op::relu, {&x}), Keep::output,
+  return record("relu", {x}, map_over("relu", Op::relu, {&x}), Keep::output,
                 [](Back& back) { back.add(0, back.grad * (back.out() > 0.0)); });
 }
 
