@@ -8,8 +8,8 @@
 /// negative (from the end); one that a tensor does not have throws IndexError. Shapes that don't
 /// fit throw ShapeError.
 ///
-/// An operation that takes a Tensor by value may write its result over one that nobody else holds: a
-/// temporary, or one that was moved.
+/// An operation that takes a Tensor by value may write its result over one that nobody else holds:
+/// a temporary, or one that was moved.
 
 #include <cstdint>
 #include <initializer_list>
