@@ -414,17 +414,17 @@ TEST_CASE("elementwise: kernels are exact to the last digits over their whole ra
             "");
     };
     check(
-        "exp", [](const Tensor& x) { return exp(x); }, std::exp, -80.0, 80.0);
+        "exp", [](const Tensor& in) { return exp(in); }, std::exp, -80.0, 80.0);
     check("log", unroll::log, std::log, 0.0, 0.9);
     check("log", unroll::log, std::log, 1.1, 100.0);
     check(
-        "sqrt", [](const Tensor& x) { return sqrt(x); }, std::sqrt, 0.0, 100.0);
+        "sqrt", [](const Tensor& in) { return sqrt(in); }, std::sqrt, 0.0, 100.0);
     check("sin", unroll::sin, std::sin, -3.0, 3.0);
     check("cos", unroll::cos, std::cos, -1.5, 1.5);
     check(
-        "tanh", [](const Tensor& x) { return tanh(x); }, std::tanh, -100.0, 100.0);
+        "tanh", [](const Tensor& in) { return tanh(in); }, std::tanh, -100.0, 100.0);
     check(
-        "sigmoid", [](const Tensor& x) { return sigmoid(x); },
+        "sigmoid", [](const Tensor& in) { return sigmoid(in); },
         [](double v) { return 1.0 / (1.0 + std::exp(-v)); }, -80.0, 100.0);
     check(
         "softplus", unroll::softplus,
