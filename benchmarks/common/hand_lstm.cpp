@@ -56,22 +56,17 @@ HandLSTM::HandLSTM(Size s)
 
 void HandLSTM::pack() {
   unroll::kernels::pack<float>(I, 4 * H, {w, 4 * H, 1}, packed_w_);
-  if (B > 1) unroll::kernels::pack<float>(H, 4 * H, {u, 4 * H, 1}, packed_u_);
+  unroll::kernels::pack<float>(H, 4 * H, {u, 4 * H, 1}, packed_u_);
 }
 
 void HandLSTM::pack_transposed(bool input_grad) {
   if (input_grad) unroll::kernels::pack<float>(4 * H, I, {w, 1, 4 * H}, packed_w_transposed_);
-  if (B > 1) unroll::kernels::pack<float>(4 * H, H, {u, 1, 4 * H}, packed_u_transposed_);
+  unroll::kernels::pack<float>(4 * H, H, {u, 1, 4 * H}, packed_u_transposed_);
 }
 
 void HandLSTM::step_product(std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
-                            MatrixRef<float> matrix, const float* packed, float* out,
-                            bool accumulate) const {
-  if (B > 1) {
-    table().gemm_packed(m, n, k, {a, k, 1}, packed, out, n, accumulate, {}, 0, n);
-  } else {
-    table().gemm(m, n, k, {a, k, 1}, matrix, out, n, accumulate, {});
-  }
+                            const float* packed, float* out, bool accumulate) const {
+  table().gemm_packed(m, n, k, {a, k, 1}, packed, out, n, accumulate, {}, 0, n);
 }
 
 void HandLSTM::forward(const float* x) {
@@ -86,7 +81,7 @@ void HandLSTM::forward(const float* x) {
       for (std::int64_t t = first; t < last; ++t) {
         const std::int64_t at = t * B + row, rows = last_row - row;
         float* gates = gates_ + at * 4 * H;
-        step_product(rows, 4 * H, H, h + at * H, {u, 4 * H, 1}, packed_u_, gates, true);
+        step_product(rows, 4 * H, H, h + at * H, packed_u_, gates, true);
         gate_kernels().forward(rows, H, gates, b, c + at * H, c + (at + B) * H, tanh_c_ + at * H,
                                h + (at + B) * H);
       }
@@ -120,7 +115,7 @@ void HandLSTM::backward(const float* x, bool input_grad) {
         gate_kernels().backward(rows, H, gates, c + at * H, tanh_c_ + at * H, dy + at * H,
                                 t + 1 < T ? dh : nullptr, dc_ + row * H);
         if (t > 0) {
-          step_product(rows, H, 4 * H, gates, {u, 1, 4 * H}, packed_u_transposed_, dh, false);
+          step_product(rows, H, 4 * H, gates, packed_u_transposed_, dh, false);
         }
       }
     });

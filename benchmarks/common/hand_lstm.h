@@ -59,11 +59,10 @@ struct HandLSTM {
   /// So many time steps are projected, and their weight gradients taken, at once: some 256 rows,
   /// which are then still in the cache.
   std::int64_t steps_at_once() const { return B < 256 ? 256 / B : 1; }
-  /// out [m, n] (+)= a [m, k] matrix, for some rows of one time step, in this thread. With one row
-  /// the product waits for memory, packed or not, and takes the matrix as it is.
+  /// out [m, n] (+)= a [m, k] times a packed matrix, for some rows of one time step, in this
+  /// thread.
   void step_product(std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
-                    unroll::kernels::MatrixRef<float> matrix, const float* packed, float* out,
-                    bool accumulate) const;
+                    const float* packed, float* out, bool accumulate) const;
 
   Buffer gates_;    ///< [T, B, 4H]: pre-activations, then gates, then gradients of the former
   Buffer tanh_c_;   ///< [T, B, H]

@@ -202,15 +202,15 @@ struct Gemm {
     for (Index p0 = 0; p0 < k; p0 += block) {
       const Index last = p0 + block < k ? p0 + block : k;
       Index j = 0;
-      for (; j + 4 <= columns; j += 4) {
+      for (; j + kSquare <= columns; j += kSquare) {
         const T* from = b.data + j * b.col_stride;
         Index p = p0;
         if (b.row_stride == 1) {
-          for (; p + 4 <= last; p += 4)
-            transpose4(from + p, b.col_stride, out + p * width + j, width);
+          for (; p + kSquare <= last; p += kSquare)
+            transpose_square(from + p, b.col_stride, out + p * width + j, width);
         }
         for (; p < last; ++p) {
-          for (Index q = 0; q < 4; ++q) {
+          for (Index q = 0; q < kSquare; ++q) {
             out[p * width + j + q] = from[p * b.row_stride + q * b.col_stride];
           }
         }
@@ -245,7 +245,42 @@ struct Gemm {
     __builtin_memcpy(to + 3 * to_stride, &r3, sizeof(Four));
   }
 
-  /// out [n, m] = the transpose of x [m, n]: squares of 4 x 4, in blocks that the L1 cache holds.
+  /// The same with eight.
+  static void transpose8(const T* from, Index from_stride, T* to, Index to_stride) {
+    using Eight [[gnu::vector_size(8 * sizeof(T))]] = T;
+    Eight c[8], pairs[8], fours[8];
+    for (Index i = 0; i < 8; ++i) __builtin_memcpy(&c[i], from + i * from_stride, sizeof(Eight));
+    for (Index i = 0; i < 8; i += 2) {
+      pairs[i] = __builtin_shufflevector(c[i], c[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+      pairs[i + 1] = __builtin_shufflevector(c[i], c[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (Index i = 0; i < 8; i += 4) {
+      for (Index j = i; j < i + 2; ++j) {
+        const Index k = 2 * j - i;
+        fours[k] = __builtin_shufflevector(pairs[j], pairs[j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+        fours[k + 1] = __builtin_shufflevector(pairs[j], pairs[j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+      }
+    }
+    for (Index i = 0; i < 4; ++i) {
+      const Eight low = __builtin_shufflevector(fours[i], fours[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+      const Eight high =
+          __builtin_shufflevector(fours[i], fours[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+      __builtin_memcpy(to + i * to_stride, &low, sizeof(Eight));
+      __builtin_memcpy(to + (i + 4) * to_stride, &high, sizeof(Eight));
+    }
+  }
+
+  /// Squares of so many columns and rows are transposed in registers.
+  static constexpr Index kSquare = kVector >= 8 ? 8 : 4;
+  [[gnu::always_inline]] static void transpose_square(const T* from, Index from_stride, T* to,
+                                                      Index to_stride) {
+    if constexpr (kSquare == 8)
+      transpose8(from, from_stride, to, to_stride);
+    else
+      transpose4(from, from_stride, to, to_stride);
+  }
+
+  /// out [n, m] = the transpose of x [m, n], in blocks that the L1 cache holds.
   static void transpose(Index m, Index n, const T* x, T* out) {
     constexpr Index block = 32;
     for (Index i0 = 0; i0 < m; i0 += block) {
@@ -253,11 +288,12 @@ struct Gemm {
       for (Index j0 = 0; j0 < n; j0 += block) {
         const Index j1 = j0 + block < n ? j0 + block : n;
         Index i = i0;
-        for (; i + 4 <= i1; i += 4) {
+        for (; i + kSquare <= i1; i += kSquare) {
           Index j = j0;
-          for (; j + 4 <= j1; j += 4) transpose4(x + i * n + j, n, out + j * m + i, m);
+          for (; j + kSquare <= j1; j += kSquare)
+            transpose_square(x + i * n + j, n, out + j * m + i, m);
           for (; j < j1; ++j) {
-            for (Index q = 0; q < 4; ++q) out[j * m + i + q] = x[(i + q) * n + j];
+            for (Index q = 0; q < kSquare; ++q) out[j * m + i + q] = x[(i + q) * n + j];
           }
         }
         for (; i < i1; ++i) {
@@ -476,6 +512,23 @@ struct Gemm {
       zero(m, n, c, ldc);
   }
 
+  /// One row. The panels are read forwards and backwards in turn, so that the last ones of one time
+  /// step, which are still in the L1 cache, are the first ones of the next.
+  static void gemv_packed(Index k, Index n, const T* a, const T* b, T* c, Addend d) {
+    static thread_local bool backwards = false;
+    backwards = !backwards;
+    const auto panel = [&](Index j) __attribute__((always_inline)) {
+      const Index columns = n - j < kPanel ? n - j : kPanel;
+      run_tile(find_tile(false, 1, columns), 1, columns, 0, k, a, 0, b + j * k, padded(columns),
+               c + j, 0, d.from(0, j));
+    };
+    if (backwards) {
+      for (Index j = (n - 1) / kPanel * kPanel; j >= 0; j -= kPanel) panel(j);
+    } else {
+      for (Index j = 0; j < n; j += kPanel) panel(j);
+    }
+  }
+
   static void gemm_packed(Index m, Index n, Index k, MatrixRef<T> a, const T* b, T* c, Index ldc,
                           bool accumulate, Addend d, Index first_column, Index last_column) {
     if (m <= 0 || last_column <= first_column) return;
@@ -487,13 +540,8 @@ struct Gemm {
       gemm_nothing(m, columns, c, ldc, accumulate, d);
       return;
     }
-    if (m == 1 && a.col_stride == 1 && k <= kMaxDepth) {  // as below, without the arithmetic
-      if (accumulate) d = {c, ldc};
-      for (Index j = 0; j < columns; j += kPanel) {
-        const Index width = columns - j < kPanel ? columns - j : kPanel;
-        run_tile(find_tile(false, 1, width), 1, width, 0, k, a.data, 0, b + (first_column + j) * k,
-                 padded(width), c + j, ldc, d.from(0, j));
-      }
+    if (m == 1 && a.col_stride == 1 && k <= kMaxDepth) {
+      gemv_packed(k, columns, a.data, b + first_column * k, c, accumulate ? Addend{c, ldc} : d);
       return;
     }
     const Index depth = blocks(k, blocks(k, a.col_stride == 1 ? kMaxDepth : kDepth));
