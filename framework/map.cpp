@@ -130,7 +130,7 @@ void run_loop(Op op, Loop loop, T* const* base, const double* s, bool repeats) {
   std::int64_t step[kOperands] = {};
   for (int k = 0; k < loop.operands; ++k) step[k] = loop.strides[k][rank - 1];
 
-  bool direct = rank == 2;  // the kernel knows rows of neighbours
+  bool direct = rank == 2;  // rows of neighbours, which the kernel knows; they are not cut
   for (int k = 0; k < loop.operands; ++k) direct = direct && step[k] == 1;
 
   const auto run_rows = [&](std::int64_t first_row, std::int64_t last_row, std::int64_t first,
@@ -140,9 +140,9 @@ void run_loop(Op op, Loop loop, T* const* base, const double* s, bool repeats) {
       std::int64_t stride[kOperands] = {};
       for (int k = 0; k < loop.operands; ++k) {
         stride[k] = loop.strides[k][0];
-        p[k] = base[k] + first_row * stride[k] + first;
+        p[k] = base[k] + first_row * stride[k];
       }
-      f.rows(last_row - first_row, last - first, p[0], p[1], p[2], p[3],
+      f.rows(last_row - first_row, inner, p[0], p[1], p[2], p[3],
              {stride[0], stride[1], stride[2], stride[3]}, s);
       return;
     }
@@ -269,8 +269,8 @@ inline bool all_lie_as(const TensorImpl& x, std::initializer_list<const Tensor*>
 /// Whether there is such an instruction for the dtype.
 bool fits(Op op, DType dtype) { return op < kernels::kFirstFloatOp || is_floating(dtype); }
 
-/// Whether y broadcasts to x.
-bool repeats_in(const Shape& y, const Shape& x) {
+/// Whether y has x's shape when it is broadcast to it.
+bool broadcasts_to(const Shape& y, const Shape& x) {
   const std::int64_t extra = x.size() - y.size();
   if (extra < 0) return false;
   for (std::int64_t d = 0; d < y.size(); ++d)
@@ -288,7 +288,7 @@ bool write_over(const Tensor& x, Op op, std::initializer_list<const Tensor*> ope
     run_in_order(x, op, operands, s);
   } else {
     for (const Tensor* y : operands)
-      if (y->dtype() != x.dtype() || !repeats_in(y->shape(), x.shape())) return false;
+      if (y->dtype() != x.dtype() || !broadcasts_to(y->shape(), x.shape())) return false;
     map_into(x, op, operands, s0, s1);
   }
   if (!grad_enabled()) x.impl().node.reset();

@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "framework/graph.h"
 #include "framework/profiler.h"
 #include "support.h"
 
