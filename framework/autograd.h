@@ -215,6 +215,9 @@ class Back {
   const Tensor& grad_of(int k) const;
   /// grad_of(k) is undefined from this k on.
   int grad_count() const;
+  /// grad_of(k) itself, for a rule that has no more use for it than to write another gradient into
+  /// its memory. Undefined where somebody else has it.
+  Tensor take_grad_of(int k);
   /// `value`, off the tape, as result k of this operation: on the tape under create_graph,
   /// otherwise as it is. k may be a result that record_all has not returned, but that the rule
   /// knows to differentiate.
@@ -227,6 +230,7 @@ class Back {
  private:
   friend struct detail::Result;
   void pass_to_operation(int k);
+  Tensor* result_grad(int k) const;
   Tensor part_target(int i);
   void add_window(int i, Tensor (*take)(const void* context, const Tensor& whole),
                   const void* context);

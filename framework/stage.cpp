@@ -170,6 +170,17 @@ std::int64_t Stage::overwrites(int to, int from) const {
   return over < 0 ? -1 : operand(over).column;
 }
 
+bool Stage::has_read(int from, int to) const {
+  const auto array = [&](int i) { return operands_[static_cast<std::size_t>(i)].array; };
+  bool written = false;
+  for (const Instruction& i : code_) {
+    for (int in : i.in)
+      if (written && array(in) == from) return false;
+    written = written || array(i.to) == to;
+  }
+  return true;
+}
+
 // --- Assembling ----------------------------------------------------------------------------------
 
 void Assembler::want(const std::vector<Window>& content, int array) {

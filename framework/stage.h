@@ -28,6 +28,8 @@ class Stage {
   /// Where, in the columns of array `from`, the whole of array `to` may lie: the instruction that
   /// computes it is the last one to read them. -1 if there is no such place.
   std::int64_t overwrites(int to, int from) const;
+  /// Whether nothing of array `from` is read any more when the first of array `to` is written.
+  bool has_read(int from, int to) const;
 
  private:
   friend class Assembler;

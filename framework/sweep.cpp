@@ -19,6 +19,9 @@ namespace {
 
 const Tensor kUndefined;
 
+/// Entries that a sweep has room for from the start, so that most need not move.
+constexpr std::size_t kReserved = 512;
+
 /// Rows of products that are put off until they are done at once: enough for a product at full
 /// speed, few enough to be still in the cache; more for a weight so large that reading and writing
 /// its gradient each time would cost more.
@@ -55,40 +58,46 @@ std::uint64_t Back::Sweep::next_id() {
 }
 
 Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
+  entries.reserve(kReserved);
   struct Visit {
     Node* node;
-    std::uint32_t next;
+    std::uint32_t next;  ///< its input that is to be visited
   };
-  PoolVector<Visit> path;
+  PoolVector<Visit> path;  // to the node that is being visited
   const auto enter = [&](Node* node) {
-    if (!node) return;
+    entries.emplace_back(node);
+    return static_cast<std::int64_t>(entries.size()) - 1;
+  };
+  /// Whether a node is to be visited before the one that it is an input of.
+  const auto is_new = [&](Node* node) {
+    if (!node) return false;
     if (node->leaf) {
       std::int64_t& place = leaves[node];
-      if (place != LeafPlaces::kNone) return;
-      place = static_cast<std::int64_t>(entries.size());
-      entries.emplace_back().node = node;
-      return;
+      if (place == LeafPlaces::kNone) place = enter(node);
+      return false;
     }
     if (node->sweep == id) {
       entries[static_cast<std::size_t>(node->slot)].shared = true;
-      return;
+      return false;
     }
     if (node->sweep != 0) outer.push_back({node, node->sweep, node->slot});
-    path.push_back({node, 0});
     node->sweep = id;
+    return true;
   };
   for (const Tensor& root : roots) {
-    enter(root.impl().node.get());
-    while (!path.empty()) {
-      Visit& visit = path.back();
-      if (visit.next < visit.node->input_count) {
-        enter(visit.node->input(visit.next++));
+    Visit at{root.impl().node.get(), 0};
+    if (!is_new(at.node)) continue;
+    for (;;) {
+      if (at.next < at.node->input_count) {
+        Node* input = at.node->input(at.next++);
+        if (!is_new(input)) continue;
+        path.push_back(at);
+        at = {input, 0};
         continue;
       }
-      visit.node->slot = static_cast<std::int64_t>(entries.size());
-      Entry& entry = entries.emplace_back();
-      entry.node = visit.node;
-      entry.passes = true;
+      at.node->slot = enter(at.node);
+      if (path.empty()) break;
+      at = path.back();
       path.pop_back();
     }
   }
@@ -399,12 +408,25 @@ void Back::pass_to_operation(int k) {
   Sweep::add(results[i], grad);
 }
 
-const Tensor& Back::grad_of(int k) const {
-  if (k == 0) return grad;
-  const Sweep::Entry& entry = *sweep_.find(&node_);
-  if (k == 1) return entry.second_grad;
+Tensor* Back::result_grad(int k) const {
+  Sweep::Entry& entry = *sweep_.find(&node_);
+  if (k == 0) return &entry.grad;
+  if (k == 1) return &entry.second_grad;
   const auto i = static_cast<std::size_t>(k) - 2;
-  return entry.extra && i < entry.extra->results.size() ? entry.extra->results[i] : kUndefined;
+  return entry.extra && i < entry.extra->results.size() ? &entry.extra->results[i] : nullptr;
+}
+
+const Tensor& Back::grad_of(int k) const {
+  const Tensor* g = result_grad(k);
+  return g ? *g : kUndefined;
+}
+
+Tensor Back::take_grad_of(int k) {
+  Tensor* g = result_grad(k);
+  if (!g || !g->defined() || !detail::is_exclusive(*g) || create_graph() || sweep_.watched ||
+      sweep_.find(&node_)->target)
+    return Tensor();
+  return std::move(*g);
 }
 
 int Back::grad_count() const {

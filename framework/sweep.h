@@ -129,15 +129,16 @@ struct Back::Sweep {
     PoolVector<Tensor> results;            // gradients of the results from the third on
   };
   struct alignas(64) Entry {
-    Node* node = nullptr;
+    explicit Entry(Node* place) : node(place), passes(!place->leaf) {}
+    Node* node;
     Tensor grad;         // summed so far
     Tensor second_grad;  // that of the second result, where the node is an operation with several
     // Elements of grad that are filled, where parts have been put into it; all of them if `first`
     // is negative.
     std::int64_t first = -1, last = -1;
     detail::Lazy<Extra> extra;
-    bool wanted = true;   // its gradient is asked for, or leads to one that is
-    bool passes = false;  // it has such inputs
+    bool wanted = true;  // its gradient is asked for, or leads to one that is
+    bool passes;         // it has such inputs
     bool target = false;
     bool shared = false;  // several rules add to grad; not known of a leaf
     bool placed = false;  // its gradient lies where it belongs already: Back::place

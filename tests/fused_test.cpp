@@ -737,6 +737,46 @@ TEST_CASE("fused: the memory of a temporary is used again, that of a named tenso
       {.order = 2}));
 }
 
+TEST_CASE("fused: a gradient is written over one that came in, unless somebody holds that") {
+  // The second result's gradient is the larger part of the second argument's, and of its shape.
+  const auto chain = [](const Tensor& x, const Tensor& c0) {
+    const Tensor c = sigmoid(x) * c0 + tanh(x);
+    return std::pair{x * tanh(c), c};
+  };
+  const Tensor x = normal({5, 8}, 0, 1, DType::f64).requires_grad_();
+  const Tensor c = normal({5, 8}, 0, 1, DType::f64).requires_grad_();
+  const Tensor weights = normal({5, 8}, 0, 1, DType::f64);
+  const auto loss = [&](const std::pair<Tensor, Tensor>& y) {
+    return sum(y.first) + sum(y.second * weights);
+  };
+  const auto want = grad({loss(chain(x, c))}, {x, c});
+  const auto check = [&](const std::vector<Tensor>& got) {
+    CHECK(difference(got[0], want[0], 1e-12, 1.0) == "");
+    CHECK(difference(got[1], want[1], 1e-12, 1.0) == "");
+  };
+  check(grad({loss(fused(chain, x, c))}, {x, c}));
+
+  auto held = fused(chain, x, c);
+  Tensor seen;
+  held.second.register_hook([&](const Tensor& g) {
+    seen = g;
+    return Tensor();
+  });
+  held.first.retain_grad();
+  held.second.retain_grad();
+  loss(held).backward();
+  check({x.grad(), c.grad()});
+  CHECK(difference(seen, weights, 0.0) == "");
+  CHECK(difference(held.second.grad(), weights, 0.0) == "");
+  CHECK(difference(held.first.grad(), ones({5, 8}, DType::f64), 0.0) == "");
+
+  const auto asked = fused(chain, x, c);
+  const auto gradients = grad({loss(asked)}, {asked.first, asked.second, x, c});
+  CHECK(difference(gradients[0], ones({5, 8}, DType::f64), 0.0) == "");
+  CHECK(difference(gradients[1], weights, 0.0) == "");
+  check({gradients[2], gradients[3]});
+}
+
 TEST_CASE("fused: the steps of the library's cells are") {
   const Tensor x = normal({6, 5}), h = normal({6, 9});
   for (bool bias : {false, true}) {

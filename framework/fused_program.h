@@ -1,0 +1,100 @@
+#pragma once
+/// What fused() makes of a function that it has seen at work: straight-line code for the function,
+/// and for the derivative that the rules of its operations give. Not for users.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "framework/fused.h"
+#include "framework/stage.h"
+#include "framework/trace.h"
+
+namespace unroll::detail {
+
+inline constexpr std::size_t kMostArrays = 64;  ///< of one program
+
+inline std::int64_t width_of(const Shape& shape) { return shape.empty() ? 1 : shape.back(); }
+inline std::int64_t rows_of(const Shape& shape) {
+  return shape.numel() / std::max<std::int64_t>(width_of(shape), 1);
+}
+
+/// Both stages, and what lies between them.
+///
+/// Arrays are numbered: the stage's own registers, arguments, results, values that are kept for the
+/// derivative, gradients of the results and of the kept values, gradients of the arguments.
+struct FusedProgram {
+  std::int32_t count = 1;
+
+  // What it is for.
+  DType dtype;
+  std::vector<Shape> shapes;    ///< of the arguments
+  std::uint32_t differentiate;  ///< arguments that require a gradient, as bits
+
+  bool possible = false;  ///< to run it; if not, the function runs as it stands
+  std::int64_t rows = 0;
+  std::vector<TracedValue> values;
+  Stage forward;
+  struct Result {
+    Shape shape;
+    std::int64_t width;
+    bool differentiable;
+    int value;            ///< the value that it is, or -1
+    bool needed = false;  ///< by the derivative
+  };
+  std::vector<Result> results;
+
+  // The derivative.
+  std::uint32_t kept_arguments = 0;  ///< as bits
+  struct Kept {
+    int value;
+    bool in_argument = false;  ///< it lies in the memory of `reused`, not in that of kept values
+    std::int64_t begin = 0;    ///< in elements
+    std::int64_t stride = 0;   ///< from one row to the next
+  };
+  std::vector<Kept> kept;
+  int reused = -1;  ///< an argument whose memory takes kept values, if nobody else needs it
+  std::int64_t kept_elements = 0;
+  std::vector<int> seeds;  ///< the values that stand for the gradients that come in
+  struct Gradient {
+    Shape shape;
+    std::vector<Window> content;  ///< empty: the argument has no influence
+    int same_as = -1;             ///< the gradient of this argument is the same
+    int over = -1;                ///< the seed that it may be written over, if nobody else has that
+  };
+  std::vector<Gradient> gradients;
+  Stage backward;
+  /// The program that also takes gradients of the kept values, for higher derivatives.
+  Ref<FusedProgram> extended;
+
+  // The first array of each kind, once it is known how many there are.
+  static constexpr int first_argument = kRegisters + 1;
+  int first_result = 0, first_kept = 0, first_seed = 0, first_gradient = 0;
+  void number_arrays() {
+    first_result = first_argument + static_cast<int>(shapes.size());
+    first_kept = first_result + static_cast<int>(results.size());
+    first_seed = first_kept + static_cast<int>(kept.size());
+    first_gradient = first_seed + static_cast<int>(seeds.size());
+  }
+  int argument_array(std::size_t k) const { return first_argument + static_cast<int>(k); }
+  int result_array(std::size_t k) const { return first_result + static_cast<int>(k); }
+  int kept_array(std::size_t k) const { return first_kept + static_cast<int>(k); }
+  int seed_array(std::size_t k) const { return first_seed + static_cast<int>(k); }
+  int gradient_array(std::size_t k) const { return first_gradient + static_cast<int>(k); }
+};
+
+inline FusedProgram* retain(FusedProgram* program) {
+  count_up(program->count);
+  return program;
+}
+inline void release(FusedProgram* program) {
+  if (count_down(program->count) == 0) delete program;
+}
+
+/// Calls the function with tensors that stand for arguments of these shapes, and writes down what
+/// happens. With `base`: the program for the same that also takes gradients of the values that base
+/// keeps. Throws TraceStop if the function does what a program cannot.
+void make_program(FusedProgram& program, FusedFunction::Call call, int result_count,
+                  const FusedProgram* base = nullptr);
+
+}  // namespace unroll::detail
