@@ -423,7 +423,7 @@ const Tensor& Back::grad_of(int k) const {
 
 Tensor Back::take_grad_of(int k) {
   Tensor* g = result_grad(k);
-  if (!g || !g->defined() || !detail::is_exclusive(*g) || create_graph() || sweep_.watched ||
+  if (!g || !g->defined() || !detail::is_exclusive(*g) || create_graph() ||
       sweep_.find(&node_)->target)
     return Tensor();
   return std::move(*g);
