@@ -215,9 +215,10 @@ class Back {
   const Tensor& grad_of(int k) const;
   /// grad_of(k) is undefined from this k on.
   int grad_count() const;
-  /// grad_of(k) itself, for a rule that has no more use for it than to write another gradient into
-  /// its memory. Undefined where somebody else has it.
-  Tensor take_grad_of(int k);
+  /// grad_of(k), which the sweep lets go of: for a rule that reads it for the last time. Where
+  /// nobody else has it, it is a temporary that an operation may write its result over. `grad` is
+  /// undefined then.
+  Tensor release_grad(int k = 0);
   /// `value`, off the tape, as result k of this operation: on the tape under create_graph,
   /// otherwise as it is. k may be a result that record_all has not returned, but that the rule
   /// knows to differentiate.

@@ -163,8 +163,10 @@ struct FusedRule {
         continue;
       }
       gradients[k] = place(p, back, k);
-      if (!gradients[k].defined() && gradient.over >= 0)
-        gradients[k] = back.take_grad_of(gradient.over);
+      if (!gradients[k].defined() && gradient.over >= 0) {
+        const Tensor& over = back.grad_of(gradient.over);
+        if (over.defined() && is_exclusive(over)) gradients[k] = back.release_grad(gradient.over);
+      }
       if (!gradients[k].defined()) gradients[k] = detail::make(gradient.shape, p.dtype);
       *next = {overwrite(gradients[k]), width_of(gradient.shape)};
     }

@@ -27,7 +27,7 @@ namespace unroll {
 /// @{
 Tensor operator+(Tensor a, Tensor b);
 Tensor operator-(Tensor a, Tensor b);
-Tensor operator*(const Tensor& a, const Tensor& b);
+Tensor operator*(Tensor a, Tensor b);
 Tensor operator/(const Tensor& a, const Tensor& b);
 Tensor operator+(Tensor a, double b);
 Tensor operator-(Tensor a, double b);

@@ -300,6 +300,7 @@ void Back::Sweep::run(bool to_leaves, bool retain_graph) {
         detail::arrived(node, entry.grad);
       if (node.hooks && entry.grad.defined()) run_hooks(node, entry.grad);
       if (to_leaves && node.keeps_grad && entry.grad.defined()) keep_grad(node, entry);
+      Tensor asked_for = entry.target ? entry.grad : Tensor();
       if (entry.passes) {
         if (node.released)
           fail<GraphError>(
@@ -311,7 +312,7 @@ void Back::Sweep::run(bool to_leaves, bool retain_graph) {
       }
       if (watched) [[unlikely]]
         detail::passed(node);
-      if (!entry.target) entry.grad = Tensor();
+      entry.grad = std::move(asked_for);
       entry.second_grad = Tensor();
       if (entry.extra) entry.extra->results.clear();
     }
@@ -421,12 +422,9 @@ const Tensor& Back::grad_of(int k) const {
   return g ? *g : kUndefined;
 }
 
-Tensor Back::take_grad_of(int k) {
+Tensor Back::release_grad(int k) {
   Tensor* g = result_grad(k);
-  if (!g || !g->defined() || !detail::is_exclusive(*g) || create_graph() ||
-      sweep_.find(&node_)->target)
-    return Tensor();
-  return std::move(*g);
+  return g ? std::move(*g) : Tensor();
 }
 
 int Back::grad_count() const {

@@ -167,7 +167,9 @@ const std::vector<Op>& binary_table() {
       any_dtype(binary(
           "sub", [](const Tensor& a, const Tensor& b) { return a - b; },
           [](double a, double b) { return a - b; })),
-      any_dtype(binary("mul", unroll::operator*, [](double a, double b) { return a * b; })),
+      any_dtype(binary(
+          "mul", [](const Tensor& a, const Tensor& b) { return a * b; },
+          [](double a, double b) { return a * b; })),
       binary("div", unroll::operator/, [](double a, double b) { return a / b; },
              {{-3.0, 3.0}, {0.5, 2.0}}),
       binary("div", unroll::operator/, [](double a, double b) { return a / b; },

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -155,6 +156,61 @@ TEST_CASE("temporaries: without a tape the result is not on it") {
   const Tensor z = std::move(y) + 1.0;
   CHECK(memory(z) == before);
   CHECK_FALSE(z.requires_grad());
+}
+
+TEST_CASE("temporaries: a product takes the memory of a factor only where nothing is recorded") {
+  const Tensor y = fresh({3});
+  for (bool recorded : {true, false}) {
+    CAPTURE(recorded);
+    std::optional<NoGrad> off;
+    if (!recorded) off.emplace();
+    for (bool first : {true, false}) {
+      Tensor x = fresh({3}, recorded);
+      const Tensor values = x.detach().clone(), expected = values * y.detach();
+      const void* const before = memory(x);
+      const Tensor product = first ? std::move(x) * y : y * std::move(x);
+      CHECK((memory(product) == before) == !recorded);
+      CHECK(difference(product.detach(), expected, 0.0) == "");
+    }
+  }
+}
+
+TEST_CASE("temporaries: a gradient that somebody holds is not written over by a rule") {
+  const std::vector<std::pair<std::string, std::function<Tensor(const Tensor&)>>> functions = {
+      {"x + x", [](const Tensor& x) { return x + x; }},
+      {"1 - x", [](const Tensor& x) { return 1.0 - x; }},
+      {"x - 2", [](const Tensor& x) { return x - full({4}, 2.0, DType::f64); }},
+      {"2 - x", [](const Tensor& x) { return full({4}, 2.0, DType::f64) - x; }},
+      {"-x", [](const Tensor& x) { return -x; }},
+      {"x * x", [](const Tensor& x) { return x * x; }},
+      {"2 * x", [](const Tensor& x) { return 2.0 * x; }},
+      {"exp", [](const Tensor& x) { return exp(x); }},
+      {"tanh", [](const Tensor& x) { return tanh(x); }},
+      {"sigmoid", [](const Tensor& x) { return sigmoid(x); }},
+      {"relu", [](const Tensor& x) { return relu(x); }},
+  };
+  const Tensor weights = uniform({4}, 0.5, 2.0, DType::f64);
+  for (const auto& [name, f] : functions) {
+    CAPTURE(name);
+    Tensor x = uniform({4}, -2.0, 2.0, DType::f64).requires_grad_();
+    const Tensor expected = grad(sum(f(x) * weights), x);
+
+    Tensor y = f(x), seen;
+    y.register_hook([&seen](const Tensor& g) {
+      seen = g;
+      return Tensor();
+    });
+    y.retain_grad();
+    sum(y * weights).backward();
+    CHECK(difference(x.grad(), expected, 0.0) == "");
+    CHECK(difference(y.grad(), weights, 0.0) == "");
+    CHECK(difference(seen, weights, 0.0) == "");
+
+    const Tensor again = f(x);
+    const auto asked = grad({sum(again * weights)}, {again, x});
+    CHECK(difference(asked[0], weights, 0.0) == "");
+    CHECK(difference(asked[1], expected, 0.0) == "");
+  }
 }
 
 TEST_CASE("temporaries: nothing is written over while somebody looks on") {

@@ -16,12 +16,18 @@ using kernels::Op;
 
 namespace {
 
+/// map() for an operation whose rule reads its operands again: where none is recorded, the result
+/// may be written over one.
+Tensor map_last(const char* name, Op op, std::initializer_list<const Tensor*> operands) {
+  return grad_enabled() ? map(name, op, operands) : map_over(name, op, operands);
+}
+
 /// scale * x + shift, under the name that the user wrote.
 Tensor affine(const char* name, Tensor x, double scale, double shift) {
   detail::require_holds(name, x, scale);
   detail::require_holds(name, x, shift);
   return record(name, {x}, map_over(name, Op::affine, {&x}, scale, shift), Keep::none,
-                [scale](Back& back) { back.add(0, back.grad * scale); });
+                [scale](Back& back) { back.add(0, back.release_grad() * scale); });
 }
 
 Tensor compare(const char* name, Op op, const Tensor& a, const Tensor& b) {
@@ -38,7 +44,7 @@ Tensor compare(const char* name, Op op, const Tensor& a, double b) {
 Tensor operator+(Tensor a, Tensor b) {
   return record("add", {a, b}, map_over("add", Op::add, {&a, &b}), Keep::none, [](Back& back) {
     back.add(0, back.grad);
-    back.add(1, back.grad);
+    back.add(1, back.release_grad());
   });
 }
 
@@ -46,15 +52,15 @@ Tensor operator+(Tensor a, Tensor b) {
 Tensor operator-(Tensor a, Tensor b) {
   return record("sub", {a, b}, map_over("sub", Op::sub, {&a, &b}), Keep::none, [](Back& back) {
     back.add(0, back.grad);
-    if (back.needs(1)) back.add(1, -back.grad);
+    if (back.needs(1)) back.add(1, -back.release_grad());
   });
 }
 
 // a * b: da = g b, db = g a
-Tensor operator*(const Tensor& a, const Tensor& b) {
-  return record("mul", {a, b}, map("mul", Op::mul, {&a, &b}), Keep::inputs, [](Back& back) {
+Tensor operator*(Tensor a, Tensor b) {
+  return record("mul", {a, b}, map_last("mul", Op::mul, {&a, &b}), Keep::inputs, [](Back& back) {
     if (back.needs(0)) back.add(0, back.grad * back.in(1));
-    if (back.needs(1)) back.add(1, back.grad * back.in(0));
+    if (back.needs(1)) back.add(1, back.release_grad() * back.in(0));
   });
 }
 
@@ -82,7 +88,7 @@ Tensor operator/(double a, const Tensor& b) { return detail::scalar(a, b.dtype()
 
 Tensor operator-(Tensor x) {
   return record("neg", {x}, map_over("neg", Op::neg, {&x}), Keep::none,
-                [](Back& back) { back.add(0, -back.grad); });
+                [](Back& back) { back.add(0, -back.release_grad()); });
 }
 
 // |x|: dx = g sign(x)
@@ -118,7 +124,7 @@ Tensor square(const Tensor& x) {
 // y = e^x: dx = g y
 Tensor exp(Tensor x) {
   return record("exp", {x}, map_over("exp", Op::exp, {&x}), Keep::output,
-                [](Back& back) { back.add(0, back.grad * back.out()); });
+                [](Back& back) { back.add(0, back.release_grad() * back.out()); });
 }
 
 // log x: dx = g / x
@@ -146,8 +152,8 @@ Tensor cos(const Tensor& x) {
 namespace {
 
 // g (1 - y^2), with y = tanh(x) a value of its own: dg = h (1 - y^2), dy = -2 h g y
-Tensor tanh_grad(const Tensor& g, const Tensor& y) {
-  return record("tanh_grad", {g, y}, map("tanh_grad", Op::tanh_grad, {&g, &y}), Keep::inputs,
+Tensor tanh_grad(Tensor g, const Tensor& y) {
+  return record("tanh_grad", {g, y}, map_last("tanh_grad", Op::tanh_grad, {&g, &y}), Keep::inputs,
                 [](Back& back) {
                   const Tensor outer = back.in(0), out = back.in(1);
                   if (back.needs(0)) back.add(0, tanh_grad(back.grad, out));
@@ -156,8 +162,8 @@ Tensor tanh_grad(const Tensor& g, const Tensor& y) {
 }
 
 // g y (1 - y), with y = sigmoid(x): dg = h y (1 - y), dy = h g (1 - 2 y)
-Tensor sigmoid_grad(const Tensor& g, const Tensor& y) {
-  return record("sigmoid_grad", {g, y}, map("sigmoid_grad", Op::sigmoid_grad, {&g, &y}),
+Tensor sigmoid_grad(Tensor g, const Tensor& y) {
+  return record("sigmoid_grad", {g, y}, map_last("sigmoid_grad", Op::sigmoid_grad, {&g, &y}),
                 Keep::inputs, [](Back& back) {
                   const Tensor outer = back.in(0), out = back.in(1);
                   if (back.needs(0)) back.add(0, sigmoid_grad(back.grad, out));
@@ -170,20 +176,20 @@ Tensor sigmoid_grad(const Tensor& g, const Tensor& y) {
 // y = tanh(x): dx = g (1 - y^2)
 Tensor tanh(Tensor x) {
   return record("tanh", {x}, map_over("tanh", Op::tanh, {&x}), Keep::output,
-                [](Back& back) { back.add(0, tanh_grad(back.grad, back.out())); });
+                [](Back& back) { back.add(0, tanh_grad(back.release_grad(), back.out())); });
 }
 
 // y = sigmoid(x): dx = g y (1 - y)
 Tensor sigmoid(Tensor x) {
   return record("sigmoid", {x}, map_over("sigmoid", Op::sigmoid, {&x}), Keep::output,
-                [](Back& back) { back.add(0, sigmoid_grad(back.grad, back.out())); });
+                [](Back& back) { back.add(0, sigmoid_grad(back.release_grad(), back.out())); });
 }
 
 // y = max(x, 0): dx = g where y > 0
 Tensor relu(Tensor x) {
   detail::require_floating("relu", x);
   return record("relu", {x}, map_over("relu", Op::relu, {&x}), Keep::output,
-                [](Back& back) { back.add(0, back.grad * (back.out() > 0.0)); });
+                [](Back& back) { back.add(0, back.release_grad() * (back.out() > 0.0)); });
 }
 
 // log(1 + e^x): dx = g sigmoid(x)
