@@ -428,11 +428,11 @@ Tensor eye(std::int64_t n, DType dtype) {
   return out;
 }
 
-Tensor tensor(double value, DType dtype) { return full({}, value, dtype); }
+Tensor tensor(detail::Number value, DType dtype) { return full({}, value.value, dtype); }
 
-Tensor tensor(std::initializer_list<double> values, DType dtype) {
+Tensor tensor(std::initializer_list<detail::Number> values, DType dtype) {
   return generate(static_cast<std::int64_t>(values.size()), dtype,
-                  [&](std::int64_t i) { return values.begin()[i]; });
+                  [&](std::int64_t i) { return values.begin()[i].value; });
 }
 
 Tensor tensor(std::initializer_list<std::initializer_list<double>> rows, DType dtype) {

@@ -155,6 +155,10 @@ TEST_CASE("tensor: makers give shape, dtype and values") {
     CHECK(eye(0, dtype).shape() == Shape{0, 0});
     CHECK(tensor(3.0, dtype).shape() == Shape{});
     CHECK(values(tensor({1.0, 2.0}, dtype)) == std::vector{1.0, 2.0});
+    CHECK(tensor({3.0}, dtype).shape() == Shape{1});
+    CHECK(tensor({{3.0}}, dtype).shape() == Shape{1, 1});
+    CHECK(tensor({{1.0}, {2.0}}, dtype).shape() == Shape{2, 1});
+    CHECK(values(tensor({{1}, {2}}, dtype)) == std::vector{1.0, 2.0});
     const Tensor rows = tensor({{1.0, 2.0, 3.0}, {4.0, 5.0, 6.0}}, dtype);
     CHECK(rows.shape() == Shape{2, 3});
     CHECK(rows.dtype() == dtype);
