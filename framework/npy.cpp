@@ -16,7 +16,7 @@
 namespace unroll {
 namespace {
 
-using detail::Invalid, detail::invalid, detail::Stored;
+using detail::invalid, detail::Stored;
 
 constexpr std::string_view kMagic = "\x93NUMPY";
 
@@ -217,13 +217,6 @@ void save_npy(const std::string& path, const Tensor& tensor) {
   write_file_atomically(path, file);
 }
 
-Tensor load_npy(const std::string& path) {
-  const std::string file = read_file(path);
-  try {
-    return parse(file);
-  } catch (const Invalid& error) {
-    detail::fail<FileError>("cannot read '{}': {}", path, error.what);
-  }
-}
+Tensor load_npy(const std::string& path) { return detail::parse_file(path, parse); }
 
 }  // namespace unroll

@@ -14,6 +14,7 @@
 #include "framework/check.h"
 #include "framework/file.h"
 #include "framework/format.h"
+#include "framework/internal.h"
 #include "framework/stored.h"
 
 namespace unroll {
@@ -339,20 +340,13 @@ void save_safetensors(const std::string& path, const NamedTensors& tensors,
   file.append(reinterpret_cast<const char*>(&header_size), sizeof header_size);
   file.append(header);
   for (std::size_t i : order) {
-    const Tensor values = tensors[i].second.detach().contiguous();
+    const Tensor values = detail::dense(tensors[i].second);
     file.append(static_cast<const char*>(detail::read(values)),
                 static_cast<std::size_t>(bytes_of(values)));
   }
   write_file_atomically(path, file);
 }
 
-TensorFile load_safetensors(const std::string& path) {
-  const std::string file = read_file(path);
-  try {
-    return parse(file);
-  } catch (const Invalid& error) {
-    detail::fail<FileError>("cannot read '{}': {}", path, error.what);
-  }
-}
+TensorFile load_safetensors(const std::string& path) { return detail::parse_file(path, parse); }
 
 }  // namespace unroll

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "framework/check.h"
+#include "framework/file.h"
 #include "framework/format.h"
 #include "framework/tensor.h"
 
@@ -20,6 +22,17 @@ struct Invalid {
 template <class... Args>
 [[noreturn]] void invalid(fmt::format_string<Args...> text, Args&&... args) {
   throw Invalid{detail::format(text, std::forward<Args>(args)...)};
+}
+
+/// What parse(contents) makes of a file. Throws FileError if it cannot be read, or is Invalid.
+template <class Parse>
+auto parse_file(const std::string& path, const Parse& parse) {
+  const std::string contents = read_file(path);
+  try {
+    return parse(contents);
+  } catch (const Invalid& error) {
+    fail<FileError>("cannot read '{}': {}", path, error.what);
+  }
 }
 
 enum class Stored { f16, bf16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64, boolean };
