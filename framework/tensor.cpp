@@ -428,12 +428,14 @@ Tensor eye(std::int64_t n, DType dtype) {
   return out;
 }
 
-Tensor tensor(detail::Number value, DType dtype) { return full({}, value.value, dtype); }
+Tensor tensor(double value, DType dtype) { return full({}, value, dtype); }
 
-Tensor tensor(std::initializer_list<detail::Number> values, DType dtype) {
+template <class>
+Tensor tensor(std::initializer_list<double> values, DType dtype) {
   return generate(static_cast<std::int64_t>(values.size()), dtype,
-                  [&](std::int64_t i) { return values.begin()[i].value; });
+                  [&](std::int64_t i) { return values.begin()[i]; });
 }
+template Tensor tensor(std::initializer_list<double>, DType);
 
 Tensor tensor(std::initializer_list<std::initializer_list<double>> rows, DType dtype) {
   const auto n = static_cast<std::int64_t>(rows.size());

@@ -6,7 +6,6 @@
 #include <initializer_list>
 #include <iosfwd>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "framework/check.h"
@@ -389,21 +388,12 @@ Tensor linspace(double start, double end, std::int64_t steps, DType dtype = DTyp
 /// The n x n identity matrix.
 Tensor eye(std::int64_t n, DType dtype = DType::f32);
 
-namespace detail {
-/// A number that is no list: {{1}, {2}} is a matrix.
-struct Number {
-  template <class T>
-    requires std::is_arithmetic_v<T>
-  Number(T number) : value(static_cast<double>(number)) {}
-  double value;
-};
-}  // namespace detail
-
 /// From values: tensor(3.0), tensor({1, 2, 3}), tensor({{1, 2}, {3, 4}}). Rows of different
 /// lengths throw ShapeError.
-Tensor tensor(detail::Number value, DType dtype = DType::f32);
-/// One dimension.
-Tensor tensor(std::initializer_list<detail::Number> values, DType dtype = DType::f32);
+Tensor tensor(double value, DType dtype = DType::f32);
+/// One dimension. It is a template so that {{1}, {2}}, which fits this and the next, is a matrix.
+template <class = void>
+Tensor tensor(std::initializer_list<double> values, DType dtype = DType::f32);
 /// A matrix, row by row.
 Tensor tensor(std::initializer_list<std::initializer_list<double>> rows, DType dtype = DType::f32);
 /// Copies values, in row-major order; T is float, double or std::int64_t. Throws ShapeError when

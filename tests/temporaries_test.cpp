@@ -190,8 +190,9 @@ TEST_CASE("temporaries: a gradient that somebody holds is not written over by a 
       {"relu", [](const Tensor& x) { return relu(x); }},
   };
   const Tensor weights = uniform({4}, 0.5, 2.0, DType::f64);
-  for (const auto& [name, f] : functions) {
-    CAPTURE(name);
+  for (const auto& function : functions) {
+    CAPTURE(function.first);
+    const auto& f = function.second;
     Tensor x = uniform({4}, -2.0, 2.0, DType::f64).requires_grad_();
     const Tensor expected = grad(sum(f(x) * weights), x);
 
