@@ -54,14 +54,14 @@ void RNNCellBase::check_step(const Tensor& x, const Tensor& part, const char* wh
 
 void RNNCellBase::check_state(const Tensor& x, const Tensor& part, const char* what,
                               std::int64_t width) const {
-  const std::int64_t gates = weight_ih.size(0);
-  if (x.dim() != 2 || x.size(1) != gates)
+  const std::int64_t gates = weight_ih.shape()[0];
+  const Shape &sums = x.shape(), &shape = part.shape();
+  if (sums.size() != 2 || sums[1] != gates)
     fail<ShapeError>("{}: step: x must be projected, [B, {} * hidden_size = {}], but is {}", name_,
-                     gates / hidden_size, gates, x.shape());
-  const Shape& shape = part.shape();
-  if (shape.size() != 2 || shape[0] != x.shape()[0] || shape[1] != width)
+                     gates / hidden_size, gates, sums);
+  if (shape.size() != 2 || shape[0] != sums[0] || shape[1] != width)
     fail<ShapeError>("{}: step: {} must be [B, {}] = {}, but is {}", name_, what,
-                     width == hidden_size ? "hidden_size" : "proj_size", Shape{x.size(0), width},
+                     width == hidden_size ? "hidden_size" : "proj_size", Shape{sums[0], width},
                      shape);
 }
 

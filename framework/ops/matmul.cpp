@@ -32,13 +32,14 @@ void multiply_matrices(const Tensor& a, const Tensor& b, bool transposed, const 
       d = {detail::read<T>(added), added.dim() == 1 ? 0 : added.strides()[0]};
     }
     T* c = detail::overwrite<T>(out);
+    const T* panels = k > 0 ? detail::packed<T>(b, transposed) : nullptr;
+    if (panels) {
+      kernels::gemm_packed<T>(m, n, k, matrix<T>(a), panels, c, n, false, d);
+      return;
+    }
     kernels::MatrixRef<T> rb = matrix<T>(b);
     if (transposed) std::swap(rb.row_stride, rb.col_stride);
-    const T* panels = k > 0 ? detail::packed<T>(b, transposed) : nullptr;
-    if (panels)
-      kernels::gemm_packed<T>(m, n, k, matrix<T>(a), panels, c, n, false, d);
-    else
-      kernels::gemm<T>(m, n, k, matrix<T>(a), rb, c, n, false, d);
+    kernels::gemm<T>(m, n, k, matrix<T>(a), rb, c, n, false, d);
   });
 }
 
