@@ -13,7 +13,6 @@
 #include "data/text.h"
 #include "examples/data/number_words.h"
 #include "framework/check.h"
-#include "framework/file.h"
 #include "temporary_directory.h"
 
 using namespace unroll;
@@ -23,25 +22,17 @@ namespace {
 using Pairs = std::vector<TextPair>;
 using Words = std::vector<std::string>;
 
-/// Writes a file and returns its path.
-std::string file(const test::TemporaryDirectory& directory, const char* name,
-                 const std::string& text) {
-  const std::string path = directory.file(name);
-  write_file_atomically(path, text);
-  return path;
-}
-
 }  // namespace
 
 TEST_CASE("pairs: a line each, source, tab, target") {
   const test::TemporaryDirectory directory;
   CHECK(read_pairs(
-            file(directory, "a.tsv", "Go.\tVa !\r\n\n \t \nI won.\tJ'ai gagné.\tCC-BY 2.0\n")) ==
+            directory.file("a.tsv", "Go.\tVa !\r\n\n \t \nI won.\tJ'ai gagné.\tCC-BY 2.0\n")) ==
         Pairs{{"Go.", "Va !"}, {"I won.", "J'ai gagné."}});
-  CHECK(read_pairs(file(directory, "empty.tsv", "")) == Pairs{});
+  CHECK(read_pairs(directory.file("empty.tsv", "")) == Pairs{});
 
   const auto refused = [&](const std::string& text, const std::string& what) {
-    const std::string path = file(directory, "bad.tsv", text);
+    const std::string path = directory.file("bad.tsv", text);
     CHECK_THROWS_WITH_AS(read_pairs(path), ("cannot read '" + path + "': line 2: " + what).c_str(),
                          FileError);
   };
@@ -53,22 +44,22 @@ TEST_CASE("pairs: a line each, source, tab, target") {
 
 TEST_CASE("pairs: two files, line by line") {
   const test::TemporaryDirectory directory;
-  const std::string english = file(directory, "en", "Go.\n\nI won.\n");
-  CHECK(read_pairs(english, file(directory, "fr", "Va !\n\nJ'ai gagné.")) ==
+  const std::string english = directory.file("en", "Go.\n\nI won.\n");
+  CHECK(read_pairs(english, directory.file("fr", "Va !\n\nJ'ai gagné.")) ==
         Pairs{{"Go.", "Va !"}, {"I won.", "J'ai gagné."}});
 
-  const std::string two = file(directory, "two", "Va !\n\n");
+  const std::string two = directory.file("two", "Va !\n\n");
   CHECK_THROWS_WITH_AS(read_pairs(english, two),
                        ("'" + english + "' has 3 lines, but '" + two +
                         "' has 2: line i of one belongs to line i of the other")
                            .c_str(),
                        FileError);
-  const std::string hole = file(directory, "hole", "Va !\n\n\n");
+  const std::string hole = directory.file("hole", "Va !\n\n\n");
   CHECK_THROWS_WITH_AS(
       read_pairs(english, hole),
       ("cannot read '" + hole + "': line 3: it is empty, but not in '" + english + "'").c_str(),
       FileError);
-  const std::string full = file(directory, "full", "Va !\nQuoi ?\nJ'ai gagné.\n");
+  const std::string full = directory.file("full", "Va !\nQuoi ?\nJ'ai gagné.\n");
   CHECK_THROWS_WITH_AS(
       read_pairs(english, full),
       ("cannot read '" + english + "': line 2: it is empty, but not in '" + full + "'").c_str(),

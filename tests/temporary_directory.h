@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -25,6 +26,11 @@ class TemporaryDirectory {
 
   /// The path of a file in it.
   std::string file(const std::string& name) const { return (path_ / name).string(); }
+  /// Writes a file in it and returns its path.
+  std::string file(const std::string& name, const std::string& contents) const {
+    std::ofstream(file(name), std::ios::binary) << contents;
+    return file(name);
+  }
   std::string path() const { return path_.string(); }
 
   /// The names of all that is in it, in order.
