@@ -40,6 +40,17 @@ function(check_no_leaks prefix)
   endforeach()
 endfunction()
 
+# No header that is installed reads one that is not.
+function(check_headers prefix)
+  file(GLOB_RECURSE headers RELATIVE ${prefix}/include ${prefix}/include/*.h)
+  list(FILTER headers EXCLUDE REGEX "/xtensor\\.h$")  # the one that needs another library
+  list(TRANSFORM headers REPLACE "(.+)" "#include <\\1>\n" OUTPUT_VARIABLE includes)
+  string(JOIN "" includes ${includes})
+  file(WRITE ${work}/headers.cpp "${includes}")
+  separate_arguments(options UNIX_COMMAND "${FLAGS}")
+  run(${CXX} -std=c++20 ${options} -fsyntax-only -I ${prefix}/include ${work}/headers.cpp)
+endfunction()
+
 set(work ${WORK}/${KIND})
 file(REMOVE_RECURSE ${work})
 
@@ -47,6 +58,7 @@ if(KIND STREQUAL installed)
   run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${work}/prefix)
   build_consumer(-D CMAKE_PREFIX_PATH=${work}/prefix)
   check_no_leaks(${work}/prefix)
+  check_headers(${work}/prefix)
 
   # Once more by pkg-config, and from another place than the one it was installed to.
   file(RENAME ${work}/prefix ${work}/moved)
