@@ -60,7 +60,8 @@ void backward(const std::vector<Tensor>& ys, const std::vector<Tensor>& seeds = 
 class Back;
 namespace detail {
 struct Result;
-}
+struct SweepEntry;  // sweep.h
+}  // namespace detail
 
 /// Which tensors the rule of an operation will ask for. What it does not ask for is freed early.
 class Keep {
@@ -108,8 +109,8 @@ struct Node {
   std::uint32_t input_count = 0;
   std::uint64_t sweep = 0;  ///< not of a leaf: the sweep that last saw it
   union {
-    std::int64_t slot = 0;  ///< its place in that sweep
-    Node* next_dead;        ///< while nodes are taken down
+    SweepEntry* entry = nullptr;  ///< what that sweep knows of it
+    Node* next_dead;              ///< while nodes are taken down
   };
   Ref<Storage> output;  ///< the result's memory where the rule reads the result
   std::uint32_t output_version = 0;

@@ -19,9 +19,6 @@ namespace {
 
 const Tensor kUndefined;
 
-/// Entries that a sweep has room for from the start, so that most need not move.
-constexpr std::size_t kReserved = 512;
-
 /// Rows of products that are put off until they are done at once: enough for a product at full
 /// speed, few enough to be still in the cache; more for a weight so large that reading and writing
 /// its gradient each time would cost more.
@@ -58,29 +55,25 @@ std::uint64_t Back::Sweep::next_id() {
 }
 
 Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
-  entries.reserve(kReserved);
   struct Visit {
     Node* node;
     std::uint32_t next;  ///< its input that is to be visited
   };
   PoolVector<Visit> path;  // to the node that is being visited
-  const auto enter = [&](Node* node) {
-    entries.emplace_back(node);
-    return static_cast<std::int64_t>(entries.size()) - 1;
-  };
+  const auto enter = [&](Node* node) { return &entries.emplace_back(node); };
   /// Whether a node is to be visited before the one that it is an input of.
   const auto is_new = [&](Node* node) {
     if (!node) return false;
     if (node->leaf) {
-      std::int64_t& place = leaves[node];
-      if (place == LeafPlaces::kNone) place = enter(node);
+      Entry*& entry = leaves[node];
+      if (!entry) entry = enter(node);
       return false;
     }
     if (node->sweep == id) {
-      entries[static_cast<std::size_t>(node->slot)].shared = true;
+      node->entry->shared = true;
       return false;
     }
-    if (node->sweep != 0) outer.push_back({node, node->sweep, node->slot});
+    if (node->sweep != 0) outer.push_back({node, node->sweep, node->entry});
     node->sweep = id;
     return true;
   };
@@ -95,7 +88,7 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
         at = {input, 0};
         continue;
       }
-      at.node->slot = enter(at.node);
+      at.node->entry = enter(at.node);
       if (path.empty()) break;
       at = path.back();
       path.pop_back();
@@ -106,7 +99,7 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
 Back::Sweep::~Sweep() {
   for (const Outer& o : outer) {
     o.node->sweep = o.sweep;
-    o.node->slot = o.slot;
+    o.node->entry = o.entry;
   }
 }
 
@@ -150,6 +143,7 @@ void Back::Sweep::seed(const char* name, const Tensor& y, const Tensor& seed) {
 
 void Back::Sweep::fill_rest(Entry& entry) {
   fill_zero(entry.grad, 0, entry.first);
+  fill_zero(entry.grad, entry.gap, entry.gap_end);
   fill_zero(entry.grad, entry.last, entry.grad.numel());
   entry.first = -1;
 }
@@ -160,15 +154,27 @@ bool Back::Sweep::reserve(Entry& entry, const Node& part) {
   if (!entry.grad.defined()) {
     entry.grad = empty(entry.node->shape, entry.node->dtype);
     entry.first = entry.last = begin;
+    entry.gap = entry.gap_end = 0;
   }
-  if (entry.first < 0 || (end > entry.first && begin < entry.last)) return false;
-  if (end <= entry.first) {
-    fill_zero(entry.grad, end, entry.first);
-    entry.first = begin;
-  } else {
-    fill_zero(entry.grad, entry.last, begin);
-    entry.last = end;
+  if (entry.first < 0) return false;
+  if (begin >= entry.gap && end <= entry.gap_end) {
+    if (begin > entry.gap) {
+      fill_zero(entry.grad, end, entry.gap_end);
+      entry.gap_end = begin;
+    } else {
+      entry.gap = end;
+    }
+    return true;
   }
+  if (end > entry.first && begin < entry.last) return false;
+  const bool before = end <= entry.first;
+  const std::int64_t gap = before ? end : entry.last, gap_end = before ? entry.first : begin;
+  if (gap < gap_end) {
+    fill_zero(entry.grad, entry.gap, entry.gap_end);
+    entry.gap = gap;
+    entry.gap_end = gap_end;
+  }
+  (before ? entry.first : entry.last) = before ? begin : end;
   return true;
 }
 
@@ -284,10 +290,13 @@ void Back::Sweep::add_transposed(Entry& entry) {
 
 void Back::Sweep::run(bool to_leaves, bool retain_graph) {
   kernels::FlushDenormals flush;
-  for (std::size_t i = entries.size(); i-- > 0;) {
-    Entry& entry = entries[i];
+  auto rest = entries.end();
+  const auto take = [&]() -> Entry* { return rest == entries.begin() ? nullptr : &*--rest; };
+  for (Entry *here = take(), *next = take(), *third = take(); here;
+       here = next, next = third, third = take()) {
+    Entry& entry = *here;
     Node& node = *entry.node;
-    if (i > 1) entries[i - 2].node->prefetch();
+    if (third) third->node->prefetch();
     if (!entry.wanted) continue;
     finish(entry);
     if (entry.extra) {

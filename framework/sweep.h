@@ -2,6 +2,7 @@
 /// The walk of backward() over the tape, from results to leaves. Not for users.
 
 #include <cstdint>
+#include <deque>
 #include <utility>
 #include <vector>
 
@@ -63,27 +64,26 @@ class Lazy {
   T* pointer_ = nullptr;
 };
 
-/// Where the leaves of a sweep stand in it: a hash table with open addressing. Other nodes carry
-/// their place themselves; but threads that share a model meet at its leaves, each with a graph of
-/// its own, so a sweep writes nothing into those.
-class LeafPlaces {
+/// The entries of a sweep's leaves: a hash table with open addressing. Other nodes carry theirs
+/// themselves; but threads that share a model meet at its leaves, each with a graph of its own, so
+/// a sweep writes nothing into those.
+class LeafEntries {
  public:
-  static constexpr std::int64_t kNone = -1;
-
-  std::int64_t find(const Node* leaf) const { return slots_.empty() ? kNone : slot(leaf).place; }
-  /// The place of a leaf, to set; kNone at first.
-  std::int64_t& operator[](const Node* leaf) {
+  /// Null if there is none.
+  SweepEntry* find(const Node* leaf) const { return slots_.empty() ? nullptr : slot(leaf).entry; }
+  /// The entry of a leaf, to set; null at first.
+  SweepEntry*& operator[](const Node* leaf) {
     if (2 * (used_ + 1) > slots_.size()) grow();
     Slot& found = const_cast<Slot&>(slot(leaf));
     used_ += found.leaf ? 0 : 1;
     found.leaf = leaf;
-    return found.place;
+    return found.entry;
   }
 
  private:
   struct Slot {
     const Node* leaf = nullptr;
-    std::int64_t place = kNone;
+    SweepEntry* entry = nullptr;
   };
   /// The slot of a leaf, or the empty one where it would go.
   const Slot& slot(const Node* leaf) const {
@@ -109,51 +109,56 @@ struct Product {
   Tensor a, g;
 };
 
+/// What a sweep knows of a node.
+struct SweepEntry {
+  /// What few have.
+  struct Extra {
+    PoolVector<Product> products;  // still to be added to grad
+    std::int64_t rows = 0;         // of them
+    Tensor transposed;             // their sum so far, if it is kept transposed
+    PoolVector<Tensor> matrices;   // whose rows are still to be added to grad
+    std::int64_t matrix_rows = 0;  // of them
+    PoolVector<Tensor> results;    // gradients of the results from the third on
+  };
+
+  explicit SweepEntry(Node* place) : node(place), passes(!place->leaf) {}
+  Node* node;
+  Tensor grad;         // summed so far
+  Tensor second_grad;  // that of the second result, where the node is an operation with several
+  // Elements of grad that are filled, where parts have been put into it: from `first` to `last` but
+  // for a gap; all of them if `first` is negative.
+  std::int64_t first = -1, last = -1;
+  std::int64_t gap = 0, gap_end = 0;
+  Lazy<Extra> extra;
+  bool wanted = true;  // its gradient is asked for, or leads to one that is
+  bool passes;         // it has such inputs
+  bool target = false;
+  bool shared = false;  // several rules add to grad; not known of a leaf
+  bool placed = false;  // its gradient lies where it belongs already: Back::place
+
+  bool has_results() const { return second_grad.defined() || (extra && !extra->results.empty()); }
+};
+
 }  // namespace detail
 
 /// One walk from results to leaves. `entries` holds every node that the results depend on, inputs
 /// before outputs, so that walking it backwards meets a node after all that depend on it.
 struct Back::Sweep {
   using Node = detail::Node;
-  using LeafPlaces = detail::LeafPlaces;
+  using Entry = detail::SweepEntry;
+  using Extra = Entry::Extra;
   template <class T>
   using PoolVector = detail::PoolVector<T>;
 
-  /// What few entries have.
-  struct Extra {
-    PoolVector<detail::Product> products;  // still to be added to grad
-    std::int64_t rows = 0;                 // of them
-    Tensor transposed;                     // their sum so far, if it is kept transposed
-    PoolVector<Tensor> matrices;           // whose rows are still to be added to grad
-    std::int64_t matrix_rows = 0;          // of them
-    PoolVector<Tensor> results;            // gradients of the results from the third on
-  };
-  struct alignas(64) Entry {
-    explicit Entry(Node* place) : node(place), passes(!place->leaf) {}
-    Node* node;
-    Tensor grad;         // summed so far
-    Tensor second_grad;  // that of the second result, where the node is an operation with several
-    // Elements of grad that are filled, where parts have been put into it; all of them if `first`
-    // is negative.
-    std::int64_t first = -1, last = -1;
-    detail::Lazy<Extra> extra;
-    bool wanted = true;  // its gradient is asked for, or leads to one that is
-    bool passes;         // it has such inputs
-    bool target = false;
-    bool shared = false;  // several rules add to grad; not known of a leaf
-    bool placed = false;  // its gradient lies where it belongs already: Back::place
-
-    bool has_results() const { return second_grad.defined() || (extra && !extra->results.empty()); }
-  };
   /// What a node carried before, for a sweep inside a sweep.
   struct Outer {
     Node* node;
     std::uint64_t sweep;
-    std::int64_t slot;
+    Entry* entry;
   };
-  PoolVector<Entry> entries;
+  std::deque<Entry, detail::PoolAllocator<Entry>> entries;  // which stay where they are
   PoolVector<Outer> outer;
-  LeafPlaces leaves;
+  detail::LeafEntries leaves;
   const std::uint64_t id = next_id();
   const bool watched = detail::watched();
 
@@ -162,12 +167,10 @@ struct Back::Sweep {
   Sweep(const Sweep&) = delete;
   Sweep& operator=(const Sweep&) = delete;
 
-  Entry* find(const Node* node) {
+  Entry* find(const Node* node) const {
     if (!node) return nullptr;
-    const std::int64_t place = node->leaf          ? leaves.find(node)
-                               : node->sweep == id ? node->slot
-                                                   : LeafPlaces::kNone;
-    return place == LeafPlaces::kNone ? nullptr : &entries[static_cast<std::size_t>(place)];
+    if (node->leaf) return leaves.find(node);
+    return node->sweep == id ? node->entry : nullptr;
   }
 
   /// Keeps only what leads to one of `targets`.
@@ -188,7 +191,7 @@ struct Back::Sweep {
   }
   /// Marks the window of a node on the gradient of its input as filled, for the caller to do so.
   /// False if it has none, or if some of it is filled already. What lies between it and the others
-  /// is filled with zeros.
+  /// is a gap, for other parts or for zeros.
   static bool reserve(Entry& entry, const Node& part);
   /// Adds g, the gradient of a part, to that of the whole; `take(context, whole)` is a window on
   /// the part. The parts of a sequence come one after the other: such a part is copied to its

@@ -75,6 +75,13 @@ TEST_CASE("sweep: time steps in every order, with gaps, repeated") {
                                                  {1, 3, 5},
                                                  {4, 2},
                                                  {3, 0, 5, 1, 4, 2},
+                                                 {2, 5, 0},
+                                                 {1, 2, 5, 0},
+                                                 {4, 1, 2, 5, 0},
+                                                 {4, 2, 0},
+                                                 {1, 4, 2, 0},
+                                                 {0, 2, 4},
+                                                 {4, 5, 0, 3},
                                                  {2},
                                                  {0, 5},
                                                  {1, 1, 2, 2},
@@ -110,6 +117,31 @@ TEST_CASE("sweep: pieces that overlap, cut by narrow, slice and select") {
             return sum(h) + sum(wide) + sum(square(columns)) + sum(square(odd));
           },
           {s.xs, s.w});
+}
+
+TEST_CASE("sweep: pieces of other lengths, within a gap and across its ends") {
+  const Sequence s;
+  struct Piece {
+    std::int64_t begin, length;
+  };
+  for (const std::vector<Piece>& order : {std::vector<Piece>{{2, 2}, {5, 1}, {0, 1}},
+                                          {{1, 4}, {5, 1}, {0, 1}},
+                                          {{1, 2}, {2, 2}, {5, 1}, {0, 1}},
+                                          {{3, 2}, {2, 2}, {5, 1}, {0, 1}},
+                                          {{1, 2}, {3, 2}, {5, 1}, {0, 1}},
+                                          {{4, 1}, {2, 1}, {1, 1}, {5, 1}, {0, 1}},
+                                          {{1, 1}, {4, 2}, {3, 3}, {0, 1}},
+                                          {{0, 6}, {5, 1}, {0, 1}},
+                                          {{4, 2}, {0, 2}},
+                                          {{0, 2}, {4, 2}}})
+    check(
+        [&] {
+          Tensor loss = sum(s.h0);
+          for (const auto& [begin, length] : order)
+            loss = loss + sum(tanh(narrow(s.xs, 0, begin, length) * s.h0));
+          return loss;
+        },
+        {s.xs});
 }
 
 TEST_CASE("sweep: a time step with several uses, fused and plain, before and after") {
