@@ -11,7 +11,7 @@
 
 #include "framework/gradcheck.h"
 #include "framework/memory.h"
-#include "support.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

@@ -10,7 +10,7 @@
 #include "data/conll.h"
 #include "data/labelled.h"
 #include "framework/check.h"
-#include "temporary_directory.h"
+#include "tests/temporary_directory.h"
 
 using namespace unroll;
 

@@ -13,8 +13,8 @@
 #include "framework/safetensors.h"
 #include "modules/modules.h"
 #include "optim/optim.h"
-#include "support.h"
-#include "temporary_directory.h"
+#include "tests/support.h"
+#include "tests/temporary_directory.h"
 
 using namespace unroll;
 using namespace unroll::test;

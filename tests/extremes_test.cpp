@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-#include "support.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

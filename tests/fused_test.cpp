@@ -15,7 +15,7 @@
 #include "framework/gradcheck.h"
 #include "framework/kernels/parallel.h"
 #include "modules/cells.h"
-#include "support.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

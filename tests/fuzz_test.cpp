@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "naive.h"
-#include "support.h"
+#include "tests/naive.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

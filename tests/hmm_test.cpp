@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "modules/hmm.h"
-#include "support.h"
+#include "tests/support.h"
 
 using namespace unroll;
 

@@ -16,7 +16,7 @@
 
 #include "modules/modules.h"
 #include "optim/optim.h"
-#include "support.h"
+#include "tests/support.h"
 
 // The sanitizers see every allocation when nothing is cached, and bring an operator new of their
 // own.

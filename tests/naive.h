@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "support.h"
+#include "tests/support.h"
 
 namespace unroll::test::naive {
 

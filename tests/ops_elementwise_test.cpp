@@ -5,8 +5,8 @@
 #include <cmath>
 #include <limits>
 
-#include "naive.h"
-#include "support.h"
+#include "tests/naive.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

@@ -3,8 +3,8 @@
 #include <doctest/doctest.h>
 
 #include "framework/gradcheck.h"
-#include "naive.h"
-#include "support.h"
+#include "tests/naive.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

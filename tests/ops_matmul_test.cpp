@@ -4,8 +4,8 @@
 
 #include <limits>
 
-#include "naive.h"
-#include "support.h"
+#include "tests/naive.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

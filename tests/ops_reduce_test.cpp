@@ -7,8 +7,8 @@
 #include <limits>
 
 #include "framework/gradcheck.h"
-#include "naive.h"
-#include "support.h"
+#include "tests/naive.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

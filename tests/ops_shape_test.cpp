@@ -2,8 +2,8 @@
 
 #include <doctest/doctest.h>
 
-#include "naive.h"
-#include "support.h"
+#include "tests/naive.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

@@ -13,7 +13,7 @@
 #include "data/text.h"
 #include "examples/data/number_words.h"
 #include "framework/check.h"
-#include "temporary_directory.h"
+#include "tests/temporary_directory.h"
 
 using namespace unroll;
 

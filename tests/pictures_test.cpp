@@ -11,8 +11,8 @@
 #include "data/pictures.h"
 #include "examples/data/shape_pictures.h"
 #include "framework/file.h"
-#include "temporary_directory.h"
 #include "tests/compare.h"
+#include "tests/temporary_directory.h"
 
 namespace {
 

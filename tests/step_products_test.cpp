@@ -14,7 +14,7 @@
 #include "framework/gradcheck.h"
 #include "framework/profiler.h"
 #include "modules/modules.h"
-#include "support.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

@@ -1,4 +1,4 @@
-#include "support.h"
+#include "tests/support.h"
 
 #include <doctest/doctest.h>
 

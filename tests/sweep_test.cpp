@@ -12,7 +12,7 @@
 
 #include "framework/fused.h"
 #include "framework/gradcheck.h"
-#include "support.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;
@@ -380,4 +380,22 @@ TEST_CASE(
   check([&] { return sum(transpose(s.h0 * s.h0 + b) * columns); }, {b});
   const Tensor no_rows = zeros({0, 4}, DType::f64);
   check([&] { return sum(no_rows + b) + sum(b * 3.0); }, {b});
+}
+
+TEST_CASE("sweep: the gradient of a second result goes when its operation has read it") {
+  const Tensor x = normal({500, 4}, 0, 1, DType::f64).requires_grad_();
+  Tensor loss = zeros({}, DType::f64);
+  for (int i = 0; i < 40; ++i) {
+    const auto [a, b] = fused(
+        [](const Tensor& both) {
+          const auto halves = chunk(both, 2, -1);
+          return std::pair(tanh(halves[0]), sigmoid(halves[1]));
+        },
+        x);
+    loss = loss + sum(square(a)) + sum(square(b));
+  }
+  const std::int64_t before = pool_stats().in_use;
+  reset_peak_memory();
+  loss.backward({}, true);
+  CHECK(pool_stats().peak_in_use - before < 12 * 8000 + 40 * 2000);  // 8000: a gradient
 }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "framework/profiler.h"
-#include "support.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

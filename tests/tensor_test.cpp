@@ -7,7 +7,7 @@
 #include <sstream>
 #include <utility>
 
-#include "support.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

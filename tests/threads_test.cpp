@@ -12,7 +12,7 @@
 #include "framework/kernels/parallel.h"
 #include "modules/modules.h"
 #include "optim/optim.h"
-#include "support.h"
+#include "tests/support.h"
 
 using namespace unroll;
 using namespace unroll::test;

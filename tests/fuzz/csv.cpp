@@ -5,7 +5,7 @@
 #include "data/csv.h"
 
 #include "framework/check.h"
-#include "fuzz.h"
+#include "tests/fuzz/fuzz.h"
 
 using namespace unroll;
 using namespace unroll::fuzz;

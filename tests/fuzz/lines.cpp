@@ -3,7 +3,7 @@
 #include "data/labelled.h"
 #include "data/text.h"
 #include "framework/check.h"
-#include "fuzz.h"
+#include "tests/fuzz/fuzz.h"
 
 using namespace unroll;
 using namespace unroll::fuzz;

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "framework/kernels/parallel.h"
-#include "fuzz.h"
+#include "tests/fuzz/fuzz.h"
 #include "tests/naive.h"
 
 using namespace unroll;

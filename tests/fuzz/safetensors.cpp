@@ -4,8 +4,8 @@
 #include "framework/safetensors.h"
 
 #include "framework/check.h"
-#include "fuzz.h"
-#include "same.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/same.h"
 
 using namespace unroll;
 using namespace unroll::fuzz;

@@ -4,7 +4,7 @@
 #include "data/vocab.h"
 
 #include "framework/check.h"
-#include "fuzz.h"
+#include "tests/fuzz/fuzz.h"
 
 using namespace unroll;
 using namespace unroll::fuzz;
