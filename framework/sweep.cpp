@@ -60,13 +60,12 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
     std::uint32_t next;  ///< its input that is to be visited
   };
   PoolVector<Visit> path;  // to the node that is being visited
-  const auto enter = [&](Node* node) { return &entries.emplace_back(node); };
   /// Whether a node is to be visited before the one that it is an input of.
   const auto is_new = [&](Node* node) {
     if (!node) return false;
     if (node->leaf) {
       Entry*& entry = leaves[node];
-      if (!entry) entry = enter(node);
+      if (!entry) entry = entries.add(node);
       return false;
     }
     if (node->sweep == id) {
@@ -88,7 +87,7 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
         at = {input, 0};
         continue;
       }
-      at.node->entry = enter(at.node);
+      at.node->entry = entries.add(at.node);
       if (path.empty()) break;
       at = path.back();
       path.pop_back();
@@ -106,12 +105,12 @@ Back::Sweep::~Sweep() {
 void Back::Sweep::restrict_to(const std::vector<Tensor>& targets) {
   for (const Tensor& x : targets)
     if (Entry* entry = find(x.impl().node.get())) entry->target = true;
-  for (Entry& entry : entries) {
+  entries.forwards([&](Entry& entry) {
     entry.passes = false;
     for (std::uint32_t i = 0; !entry.passes && i < entry.node->input_count; ++i)
       if (const Entry* input = find(entry.node->input(i))) entry.passes = input->wanted;
     entry.wanted = entry.passes || entry.target;
-  }
+  });
 }
 
 void Back::Sweep::add(Tensor& sum, Tensor g) {
@@ -142,10 +141,11 @@ void Back::Sweep::seed(const char* name, const Tensor& y, const Tensor& seed) {
 }
 
 void Back::Sweep::fill_rest(Entry& entry) {
-  fill_zero(entry.grad, 0, entry.first);
-  fill_zero(entry.grad, entry.gap, entry.gap_end);
-  fill_zero(entry.grad, entry.last, entry.grad.numel());
-  entry.first = -1;
+  const auto& [first, last, gap, gap_end] = *entry.filled;
+  fill_zero(entry.grad, 0, first);
+  fill_zero(entry.grad, gap, gap_end);
+  fill_zero(entry.grad, last, entry.grad.numel());
+  entry.filled.reset();
 }
 
 bool Back::Sweep::reserve(Entry& entry, const Node& part) {
@@ -153,28 +153,28 @@ bool Back::Sweep::reserve(Entry& entry, const Node& part) {
   if (begin < 0 || begin == end) return false;
   if (!entry.grad.defined()) {
     entry.grad = empty(entry.node->shape, entry.node->dtype);
-    entry.first = entry.last = begin;
-    entry.gap = entry.gap_end = 0;
+    entry.filled.make() = {.first = begin, .last = begin};
   }
-  if (entry.first < 0) return false;
-  if (begin >= entry.gap && end <= entry.gap_end) {
-    if (begin > entry.gap) {
-      fill_zero(entry.grad, end, entry.gap_end);
-      entry.gap_end = begin;
+  if (!entry.filled) return false;
+  auto& [first, last, gap, gap_end] = *entry.filled;
+  if (begin >= gap && end <= gap_end) {
+    if (begin > gap) {
+      fill_zero(entry.grad, end, gap_end);
+      gap_end = begin;
     } else {
-      entry.gap = end;
+      gap = end;
     }
     return true;
   }
-  if (end > entry.first && begin < entry.last) return false;
-  const bool before = end <= entry.first;
-  const std::int64_t gap = before ? end : entry.last, gap_end = before ? entry.first : begin;
-  if (gap < gap_end) {
-    fill_zero(entry.grad, entry.gap, entry.gap_end);
-    entry.gap = gap;
-    entry.gap_end = gap_end;
+  if (end > first && begin < last) return false;
+  const bool before = end <= first;
+  const std::int64_t from = before ? end : last, to = before ? first : begin;
+  if (from < to) {
+    fill_zero(entry.grad, gap, gap_end);
+    gap = from;
+    gap_end = to;
   }
-  (before ? entry.first : entry.last) = before ? begin : end;
+  (before ? first : last) = before ? begin : end;
   return true;
 }
 
@@ -290,43 +290,41 @@ void Back::Sweep::add_transposed(Entry& entry) {
 
 void Back::Sweep::run(bool to_leaves, bool retain_graph) {
   kernels::FlushDenormals flush;
-  auto rest = entries.end();
-  const auto take = [&]() -> Entry* { return rest == entries.begin() ? nullptr : &*--rest; };
-  for (Entry *here = take(), *next = take(), *third = take(); here;
-       here = next, next = third, third = take()) {
-    Entry& entry = *here;
-    Node& node = *entry.node;
-    if (third) third->node->prefetch();
-    if (!entry.wanted) continue;
-    finish(entry);
-    if (entry.extra) {
-      settle(entry);
-      settle_rows(entry);
-      add_transposed(entry);
-    }
-    if (entry.grad.defined() || entry.has_results()) {
-      if (watched) [[unlikely]]
-        detail::arrived(node, entry.grad);
-      if (node.hooks && entry.grad.defined()) run_hooks(node, entry.grad);
-      if (to_leaves && node.keeps_grad && entry.grad.defined()) keep_grad(node, entry);
-      Tensor asked_for = entry.target ? entry.grad : Tensor();
-      if (entry.passes) {
-        if (node.released)
-          fail<GraphError>(
-              "backward: the graph behind {} has been freed by an earlier backward; "
-              "pass retain_graph to the first one",
-              node.op);
-        Back back(entry.grad, node, *this);
-        node.run(back);
-      }
-      if (watched) [[unlikely]]
-        detail::passed(node);
-      entry.grad = std::move(asked_for);
-      entry.second_grad = Tensor();
-      if (entry.extra) entry.extra->results.clear();
-    }
-    if (!retain_graph && entry.passes) node.release_buffers();
+  entries.backwards([&](Entry& entry) {
+    if (entry.wanted) visit(entry, to_leaves, retain_graph);
+  });
+}
+
+void Back::Sweep::visit(Entry& entry, bool to_leaves, bool retain_graph) {
+  Node& node = *entry.node;
+  finish(entry);
+  if (entry.extra) {
+    settle(entry);
+    settle_rows(entry);
+    add_transposed(entry);
   }
+  if (entry.grad.defined() || entry.has_results()) {
+    if (watched) [[unlikely]]
+      detail::arrived(node, entry.grad);
+    if (node.hooks && entry.grad.defined()) run_hooks(node, entry.grad);
+    if (to_leaves && node.keeps_grad && entry.grad.defined()) keep_grad(node, entry);
+    Tensor asked_for = entry.target ? entry.grad : Tensor();
+    if (entry.passes) {
+      if (node.released)
+        fail<GraphError>(
+            "backward: the graph behind {} has been freed by an earlier backward; "
+            "pass retain_graph to the first one",
+            node.op);
+      Back back(entry.grad, node, *this);
+      node.run(back);
+    }
+    if (watched) [[unlikely]]
+      detail::passed(node);
+    entry.grad = std::move(asked_for);
+    entry.second_grad = Tensor();
+    if (entry.extra) entry.extra->results.clear();
+  }
+  if (!retain_graph && entry.passes) node.release_buffers();
 }
 
 void Back::Sweep::keep_grad(Node& node, Entry& entry) {

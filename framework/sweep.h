@@ -2,7 +2,7 @@
 /// The walk of backward() over the tape, from results to leaves. Not for users.
 
 #include <cstdint>
-#include <deque>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -53,8 +53,10 @@ class Lazy {
     pointer_->~T();
     pool_release(pointer_, sizeof(T));
   }
+  void reset() { *this = Lazy(); }
   explicit operator bool() const { return pointer_ != nullptr; }
   T* operator->() const { return pointer_; }
+  T& operator*() const { return *pointer_; }
   T& make() {
     if (!pointer_) pointer_ = new (pool_allocate(sizeof(T))) T;
     return *pointer_;
@@ -111,6 +113,11 @@ struct Product {
 
 /// What a sweep knows of a node.
 struct SweepEntry {
+  /// Elements of a gradient that parts have been put into: from `first` to `last`, but for a gap.
+  struct Filled {
+    std::int64_t first = 0, last = 0;
+    std::int64_t gap = 0, gap_end = 0;
+  };
   /// What few have.
   struct Extra {
     PoolVector<Product> products;  // still to be added to grad
@@ -123,12 +130,9 @@ struct SweepEntry {
 
   explicit SweepEntry(Node* place) : node(place), passes(!place->leaf) {}
   Node* node;
-  Tensor grad;         // summed so far
-  Tensor second_grad;  // that of the second result, where the node is an operation with several
-  // Elements of grad that are filled, where parts have been put into it: from `first` to `last` but
-  // for a gap; all of them if `first` is negative.
-  std::int64_t first = -1, last = -1;
-  std::int64_t gap = 0, gap_end = 0;
+  Tensor grad;          // summed so far
+  Tensor second_grad;   // that of the second result, where the node is an operation with several
+  Lazy<Filled> filled;  // where only parts of grad are
   Lazy<Extra> extra;
   bool wanted = true;  // its gradient is asked for, or leads to one that is
   bool passes;         // it has such inputs
@@ -139,10 +143,57 @@ struct SweepEntry {
   bool has_results() const { return second_grad.defined() || (extra && !extra->results.empty()); }
 };
 
+/// The entries of a sweep, which stay where they are: memory for many is taken at a time.
+class SweepEntries {
+ public:
+  SweepEntries() = default;
+  SweepEntries(const SweepEntries&) = delete;
+  SweepEntries& operator=(const SweepEntries&) = delete;
+  ~SweepEntries() {
+    for (SweepEntry* block : blocks_) {
+      std::destroy(block, end_of(block));
+      pool_release(block, kBlock * sizeof(SweepEntry));
+    }
+  }
+  SweepEntry* add(Node* node) {
+    if (end_ == limit_) [[unlikely]] {
+      blocks_.push_back(static_cast<SweepEntry*>(pool_allocate(kBlock * sizeof(SweepEntry))));
+      end_ = blocks_.back();
+      limit_ = end_ + kBlock;
+    }
+    return new (end_++) SweepEntry(node);
+  }
+  /// Calls f with each, first to last.
+  template <class F>
+  void forwards(const F& f) {
+    for (SweepEntry* block : blocks_)
+      for (SweepEntry *entry = block, *end = end_of(block); entry != end; ++entry) f(*entry);
+  }
+  /// Calls f with each, last to first; the node that comes after the next is asked for.
+  template <class F>
+  void backwards(const F& f) {
+    for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block)
+      for (SweepEntry* entry = end_of(*block); entry != *block;) {
+        --entry;
+        if (entry - *block > 1) entry[-2].node->prefetch();
+        f(*entry);
+      }
+  }
+
+ private:
+  static constexpr std::size_t kBlock = 512;
+  SweepEntry* end_of(SweepEntry* block) const {
+    return block == blocks_.back() ? end_ : block + kBlock;
+  }
+
+  PoolVector<SweepEntry*> blocks_;
+  SweepEntry *end_ = nullptr, *limit_ = nullptr;
+};
+
 }  // namespace detail
 
-/// One walk from results to leaves. `entries` holds every node that the results depend on, inputs
-/// before outputs, so that walking it backwards meets a node after all that depend on it.
+/// One walk from results to leaves. `entries` has one for every node that the results depend
+/// on, inputs before outputs, so that walking backwards meets a node after all that depend on it.
 struct Back::Sweep {
   using Node = detail::Node;
   using Entry = detail::SweepEntry;
@@ -156,7 +207,7 @@ struct Back::Sweep {
     std::uint64_t sweep;
     Entry* entry;
   };
-  std::deque<Entry, detail::PoolAllocator<Entry>> entries;  // which stay where they are
+  detail::SweepEntries entries;
   PoolVector<Outer> outer;
   detail::LeafEntries leaves;
   const std::uint64_t id = next_id();
@@ -187,7 +238,7 @@ struct Back::Sweep {
   bool fit(const Node& operation, int i, Entry& entry, Tensor& g) const;
   /// Fills what no part has reached.
   static void finish(Entry& entry) {
-    if (entry.first >= 0) fill_rest(entry);
+    if (entry.filled) fill_rest(entry);
   }
   /// Marks the window of a node on the gradient of its input as filled, for the caller to do so.
   /// False if it has none, or if some of it is filled already. What lies between it and the others
@@ -215,6 +266,8 @@ struct Back::Sweep {
 
  private:
   static std::uint64_t next_id();
+  /// Passes on the gradient of a node, which is complete.
+  void visit(Entry& entry, bool to_leaves, bool retain_graph);
   static void fill_rest(Entry& entry);
   static void add_transposed(Entry& entry);
   static void keep_grad(Node& node, Entry& entry);
