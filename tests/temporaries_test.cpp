@@ -88,6 +88,24 @@ TEST_CASE("temporaries: the result takes the memory of an operand that nobody el
     }
 }
 
+TEST_CASE("temporaries: one block of memory goes through a whole expression") {
+  const Tensor row = tensor({1.0, 2.0, 3.0}, DType::f64);
+  for (bool recorded : {true, false}) {
+    CAPTURE(recorded);
+    Tensor x = fresh({2, 3}, recorded);
+    const void* const before = memory(x);
+    const Tensor sums = 1.0 - (-(row + (std::move(x) + 1.0) * 2.0) - row);
+    CHECK(memory(sums) == before);
+  }
+
+  Tensor leaf = uniform({2, 3}, 0.5, 2.0, DType::f64).requires_grad_();
+  const Tensor product = leaf * leaf, less = row - product, power = exp(less), more = power + row,
+               negative = -more, bounded = tanh(negative);
+  const Tensor expected = grad(sum(bounded * leaf), leaf);
+  const Tensor actual = grad(sum(tanh(-(exp(row - leaf * leaf) + row)) * leaf), leaf);
+  CHECK(difference(actual, expected, 0.0) == "");
+}
+
 TEST_CASE("temporaries: gradients are those of tensors that are held") {
   for (const Overwriter& op : kOverwriters) {
     CAPTURE(op.name);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 #include <utility>
 
 #include "framework/internal.h"
@@ -16,18 +17,36 @@ using kernels::Op;
 
 namespace {
 
-/// map() for an operation whose rule reads its operands again: where none is recorded, the result
-/// may be written over one.
-Tensor map_last(const char* name, Op op, std::initializer_list<const Tensor*> operands) {
-  return grad_enabled() ? map(name, op, operands) : map_over(name, op, operands);
+struct Instruction {
+  Op op;
+  double s0 = 0.0, s1 = 0.0;
+};
+
+/// An operation that was given its operands by value, and lets go of them: a parameter lives until
+/// the end of its caller's expression, but the memory of a temporary is to go from one operation to
+/// the next. The result is written over an operand that nobody else holds, unless the rule reads
+/// the operands again.
+template <class Rule, class... Operand>
+Tensor pass_on(const char* name, const Instruction& i, const std::tuple<Operand&...>& operands,
+               Keep keep, const Rule& rule) {
+  return std::apply(
+      [&](Operand&... x) {
+        const bool kept = keep.has_any_input() && grad_enabled();
+        Tensor y =
+            kept ? map(name, i.op, {&x...}, i.s0, i.s1) : map_over(name, i.op, {&x...}, i.s0, i.s1);
+        y = record(name, {x...}, std::move(y), keep, rule);
+        ((x = Tensor()), ...);
+        return y;
+      },
+      operands);
 }
 
 /// scale * x + shift, under the name that the user wrote.
 Tensor affine(const char* name, Tensor x, double scale, double shift) {
   detail::require_holds(name, x, scale);
   detail::require_holds(name, x, shift);
-  return record(name, {x}, map_over(name, Op::affine, {&x}, scale, shift), Keep::none,
-                [scale](Back& back) { back.add(0, back.release_grad() * scale); });
+  return pass_on(name, {Op::affine, scale, shift}, std::tie(x), Keep::none,
+                 [scale](Back& back) { back.add(0, back.release_grad() * scale); });
 }
 
 Tensor compare(const char* name, Op op, const Tensor& a, const Tensor& b) {
@@ -42,7 +61,7 @@ Tensor compare(const char* name, Op op, const Tensor& a, double b) {
 
 // a + b: da = g, db = g
 Tensor operator+(Tensor a, Tensor b) {
-  return record("add", {a, b}, map_over("add", Op::add, {&a, &b}), Keep::none, [](Back& back) {
+  return pass_on("add", {Op::add}, std::tie(a, b), Keep::none, [](Back& back) {
     back.add(0, back.grad);
     back.add(1, back.release_grad());
   });
@@ -50,7 +69,7 @@ Tensor operator+(Tensor a, Tensor b) {
 
 // a - b: da = g, db = -g
 Tensor operator-(Tensor a, Tensor b) {
-  return record("sub", {a, b}, map_over("sub", Op::sub, {&a, &b}), Keep::none, [](Back& back) {
+  return pass_on("sub", {Op::sub}, std::tie(a, b), Keep::none, [](Back& back) {
     back.add(0, back.grad);
     if (back.needs(1)) back.add(1, -back.release_grad());
   });
@@ -58,7 +77,7 @@ Tensor operator-(Tensor a, Tensor b) {
 
 // a * b: da = g b, db = g a
 Tensor operator*(Tensor a, Tensor b) {
-  return record("mul", {a, b}, map_last("mul", Op::mul, {&a, &b}), Keep::inputs, [](Back& back) {
+  return pass_on("mul", {Op::mul}, std::tie(a, b), Keep::inputs, [](Back& back) {
     if (back.needs(0)) back.add(0, back.grad * back.in(1));
     if (back.needs(1)) back.add(1, back.release_grad() * back.in(0));
   });
@@ -87,8 +106,8 @@ Tensor operator*(double a, Tensor b) { return affine("mul", std::move(b), a, 0.0
 Tensor operator/(double a, const Tensor& b) { return detail::scalar(a, b.dtype()) / b; }
 
 Tensor operator-(Tensor x) {
-  return record("neg", {x}, map_over("neg", Op::neg, {&x}), Keep::none,
-                [](Back& back) { back.add(0, -back.release_grad()); });
+  return pass_on("neg", {Op::neg}, std::tie(x), Keep::none,
+                 [](Back& back) { back.add(0, -back.release_grad()); });
 }
 
 // |x|: dx = g sign(x)
@@ -123,8 +142,8 @@ Tensor square(const Tensor& x) {
 
 // y = e^x: dx = g y
 Tensor exp(Tensor x) {
-  return record("exp", {x}, map_over("exp", Op::exp, {&x}), Keep::output,
-                [](Back& back) { back.add(0, back.release_grad() * back.out()); });
+  return pass_on("exp", {Op::exp}, std::tie(x), Keep::output,
+                 [](Back& back) { back.add(0, back.release_grad() * back.out()); });
 }
 
 // log x: dx = g / x
@@ -135,8 +154,8 @@ Tensor log(const Tensor& x) {
 
 // y = sqrt(x): dx = g / (2 y)
 Tensor sqrt(Tensor x) {
-  return record("sqrt", {x}, map_over("sqrt", Op::sqrt, {&x}), Keep::output,
-                [](Back& back) { back.add(0, back.grad / (back.out() * 2.0)); });
+  return pass_on("sqrt", {Op::sqrt}, std::tie(x), Keep::output,
+                 [](Back& back) { back.add(0, back.grad / (back.out() * 2.0)); });
 }
 
 Tensor sin(const Tensor& x) {
@@ -152,44 +171,42 @@ Tensor cos(const Tensor& x) {
 namespace {
 
 // g (1 - y^2), with y = tanh(x) a value of its own: dg = h (1 - y^2), dy = -2 h g y
-Tensor tanh_grad(Tensor g, const Tensor& y) {
-  return record("tanh_grad", {g, y}, map_last("tanh_grad", Op::tanh_grad, {&g, &y}), Keep::inputs,
-                [](Back& back) {
-                  const Tensor outer = back.in(0), out = back.in(1);
-                  if (back.needs(0)) back.add(0, tanh_grad(back.grad, out));
-                  if (back.needs(1)) back.add(1, back.grad * outer * out * -2.0);
-                });
+Tensor tanh_grad(Tensor g, Tensor y) {
+  return pass_on("tanh_grad", {Op::tanh_grad}, std::tie(g, y), Keep::inputs, [](Back& back) {
+    const Tensor outer = back.in(0), out = back.in(1);
+    if (back.needs(0)) back.add(0, tanh_grad(back.grad, out));
+    if (back.needs(1)) back.add(1, back.grad * outer * out * -2.0);
+  });
 }
 
 // g y (1 - y), with y = sigmoid(x): dg = h y (1 - y), dy = h g (1 - 2 y)
-Tensor sigmoid_grad(Tensor g, const Tensor& y) {
-  return record("sigmoid_grad", {g, y}, map_last("sigmoid_grad", Op::sigmoid_grad, {&g, &y}),
-                Keep::inputs, [](Back& back) {
-                  const Tensor outer = back.in(0), out = back.in(1);
-                  if (back.needs(0)) back.add(0, sigmoid_grad(back.grad, out));
-                  if (back.needs(1)) back.add(1, back.grad * outer * (1.0 - out * 2.0));
-                });
+Tensor sigmoid_grad(Tensor g, Tensor y) {
+  return pass_on("sigmoid_grad", {Op::sigmoid_grad}, std::tie(g, y), Keep::inputs, [](Back& back) {
+    const Tensor outer = back.in(0), out = back.in(1);
+    if (back.needs(0)) back.add(0, sigmoid_grad(back.grad, out));
+    if (back.needs(1)) back.add(1, back.grad * outer * (1.0 - out * 2.0));
+  });
 }
 
 }  // namespace
 
 // y = tanh(x): dx = g (1 - y^2)
 Tensor tanh(Tensor x) {
-  return record("tanh", {x}, map_over("tanh", Op::tanh, {&x}), Keep::output,
-                [](Back& back) { back.add(0, tanh_grad(back.release_grad(), back.out())); });
+  return pass_on("tanh", {Op::tanh}, std::tie(x), Keep::output,
+                 [](Back& back) { back.add(0, tanh_grad(back.release_grad(), back.out())); });
 }
 
 // y = sigmoid(x): dx = g y (1 - y)
 Tensor sigmoid(Tensor x) {
-  return record("sigmoid", {x}, map_over("sigmoid", Op::sigmoid, {&x}), Keep::output,
-                [](Back& back) { back.add(0, sigmoid_grad(back.release_grad(), back.out())); });
+  return pass_on("sigmoid", {Op::sigmoid}, std::tie(x), Keep::output,
+                 [](Back& back) { back.add(0, sigmoid_grad(back.release_grad(), back.out())); });
 }
 
 // y = max(x, 0): dx = g where y > 0
 Tensor relu(Tensor x) {
   detail::require_floating("relu", x);
-  return record("relu", {x}, map_over("relu", Op::relu, {&x}), Keep::output,
-                [](Back& back) { back.add(0, back.release_grad() * (back.out() > 0.0)); });
+  return pass_on("relu", {Op::relu}, std::tie(x), Keep::output,
+                 [](Back& back) { back.add(0, back.release_grad() * (back.out() > 0.0)); });
 }
 
 // log(1 + e^x): dx = g sigmoid(x)
