@@ -1,8 +1,6 @@
 #pragma once
 /// What the engine's own .cpp files share. Not for users.
 
-#include <initializer_list>
-
 #include "framework/autograd.h"
 #include "framework/format.h"
 #include "framework/kernels/kernels.h"
@@ -70,19 +68,25 @@ Tensor expand(const Tensor& x, const Shape& shape);
 /// A tensor without dimensions.
 Tensor scalar(double value, DType dtype);
 
+/// What an elementwise instruction is applied to: one to three tensors.
+struct Operands {
+  const Tensor* tensors[3] = {};  ///< null behind the last one
+  const Tensor* const* begin() const { return tensors; }
+  const Tensor* const* end() const { return tensors + (tensors[2] ? 3 : tensors[1] ? 2 : 1); }
+};
 /// The result of one elementwise instruction on operands of one dtype, broadcast together.
-Tensor map(const char* name, kernels::Op op, std::initializer_list<const Tensor*> operands,
-           double s0 = 0.0, double s1 = 0.0);
+Tensor map(const char* name, kernels::Op op, const Operands& operands, double s0 = 0.0,
+           double s1 = 0.0);
 /// The same for an operation that needs none of its operands again: the result may be one of them,
 /// written over, if nobody else holds it. The operation has taken it by value, and was given a
 /// temporary.
-Tensor map_over(const char* name, kernels::Op op, std::initializer_list<const Tensor*> operands,
-                double s0 = 0.0, double s1 = 0.0);
+Tensor map_over(const char* name, kernels::Op op, const Operands& operands, double s0 = 0.0,
+                double s1 = 0.0);
 /// out[i] = op(operands...)[i] into existing memory of any strides; out may be an operand. Operands
 /// broadcast to out. Along dimensions where out has stride 0, op is applied again and again to the
 /// same element, first index first.
-void map_into(const Tensor& out, kernels::Op op, std::initializer_list<const Tensor*> operands,
-              double s0 = 0.0, double s1 = 0.0);
+void map_into(const Tensor& out, kernels::Op op, const Operands& operands, double s0 = 0.0,
+              double s1 = 0.0);
 /// Copies elements; source is broadcast and converted to the dtype of `out`.
 void copy_into(const Tensor& out, const Tensor& source);
 /// The same, elements of one dtype, to a contiguous `out` from element `begin` on.

@@ -189,13 +189,12 @@ template <class T>
 }
 
 /// An instruction on operands whose elements lie in the same order as those of the result.
-void run_in_order(const Tensor& out, Op op, std::initializer_list<const Tensor*> operands,
-                  const double* s) {
+void run_in_order(const Tensor& out, Op op, const Operands& operands, const double* s) {
   const std::int64_t n = out.numel();
   dispatch(out.dtype(), [&]<class T>(T) {
-    const T* in[3] = {};
-    const T** next = in;
-    for (const Tensor* x : operands) *next++ = read<T>(*x);
+    const auto data = [](const Tensor* x) { return x ? read<T>(*x) : nullptr; };
+    const auto& [a, b, c] = operands.tensors;
+    const T* const in[3] = {data(a), data(b), data(c)};
     T* const y = overwrite<T>(out);
     if (n * kernels::work(op) <= kernels::kAdditionsPerThread)
       kernel<T>(op)(n, y, in[0], in[1], in[2], s);
@@ -205,10 +204,9 @@ void run_in_order(const Tensor& out, Op op, std::initializer_list<const Tensor*>
 }
 
 /// The same for operands of other strides, or broadcast. Throws for dtypes that differ.
-[[gnu::noinline]] Tensor map_broadcast(const char* name, Op op,
-                                       std::initializer_list<const Tensor*> operands, double s0,
+[[gnu::noinline]] Tensor map_broadcast(const char* name, Op op, const Operands& operands, double s0,
                                        double s1) {
-  const Tensor& first = **operands.begin();
+  const Tensor& first = *operands.tensors[0];
   for (const Tensor* x : operands) require_same_dtype(name, first, *x);
   if (op >= kernels::kFirstFloatOp) require_floating(name, first);
   Shape shape = first.shape();
@@ -220,8 +218,7 @@ void run_in_order(const Tensor& out, Op op, std::initializer_list<const Tensor*>
 
 }  // namespace
 
-void map_into(const Tensor& out, Op op, std::initializer_list<const Tensor*> operands, double s0,
-              double s1) {
+void map_into(const Tensor& out, Op op, const Operands& operands, double s0, double s1) {
   if (trace && trace->map_into(out, op, operands, s0, s1)) return;
   if (out.numel() == 0) return;
   const double s[2] = {s0, s1};
@@ -256,14 +253,14 @@ void map_into(const Tensor& out, Op op, std::initializer_list<const Tensor*> ope
 namespace {
 
 /// Whether all operands have x's dtype, and their elements lie as x's do.
-inline bool all_lie_as(const TensorImpl& x, std::initializer_list<const Tensor*> operands) {
-  bool same = x.contiguous;
-  for (const Tensor* y : operands) {
+inline bool all_lie_as(const TensorImpl& x, const Operands& operands) {
+  const auto lies_as = [&x](const Tensor* y) {
+    if (!y) return true;
     const TensorImpl& impl = y->impl();
-    same = same &&
-           (&impl == &x || (impl.contiguous && impl.dtype == x.dtype && impl.shape == x.shape));
-  }
-  return same;
+    return &impl == &x || (impl.contiguous && impl.dtype == x.dtype && impl.shape == x.shape);
+  };
+  const auto& [a, b, c] = operands.tensors;
+  return x.contiguous && lies_as(a) && lies_as(b) && lies_as(c);
 }
 
 /// Whether there is such an instruction for the dtype.
@@ -280,8 +277,7 @@ bool broadcasts_to(const Shape& y, const Shape& x) {
 
 /// map into one of the operands, x. False if the result would have another shape or dtype, or if
 /// somebody looks on.
-bool write_over(const Tensor& x, Op op, std::initializer_list<const Tensor*> operands, double s0,
-                double s1) {
+bool write_over(const Tensor& x, Op op, const Operands& operands, double s0, double s1) {
   if (trace || watched() || !fits(op, x.dtype())) return false;
   if (all_lie_as(x.impl(), operands)) {
     const double s[2] = {s0, s1};
@@ -297,9 +293,8 @@ bool write_over(const Tensor& x, Op op, std::initializer_list<const Tensor*> ope
 
 }  // namespace
 
-Tensor map(const char* name, Op op, std::initializer_list<const Tensor*> operands, double s0,
-           double s1) {
-  const Tensor& first = **operands.begin();
+Tensor map(const char* name, Op op, const Operands& operands, double s0, double s1) {
+  const Tensor& first = *operands.tensors[0];
   if (trace || !fits(op, first.dtype()) || !all_lie_as(first.impl(), operands))
     return map_broadcast(name, op, operands, s0, s1);
   Tensor out = empty_like(first);
@@ -308,10 +303,9 @@ Tensor map(const char* name, Op op, std::initializer_list<const Tensor*> operand
   return out;
 }
 
-Tensor map_over(const char* name, Op op, std::initializer_list<const Tensor*> operands, double s0,
-                double s1) {
-  for (const Tensor* x : operands)
-    if (is_exclusive(*x) && write_over(*x, op, operands, s0, s1)) return *x;
+Tensor map_over(const char* name, Op op, const Operands& operands, double s0, double s1) {
+  for (const Tensor* x : operands.tensors)
+    if (x && is_exclusive(*x) && write_over(*x, op, operands, s0, s1)) return *x;
   return map(name, op, operands, s0, s1);
 }
 

@@ -65,6 +65,11 @@ struct Storage {
   static Ref<Storage> make(std::int64_t bytes, std::int32_t front = 0);
   void* begin() { return reinterpret_cast<char*>(this) - front; }
   void* data() { return reinterpret_cast<char*>(this) + kHeader; }
+  const void* data() const { return reinterpret_cast<const char*>(this) + kHeader; }
+  /// data() for kernels that read.
+  const void* read() const;
+  /// data() for kernels that write.
+  void* overwrite();
   static constexpr std::int64_t kHeader = 64;
 };
 void drop_packed(Storage& storage) noexcept;
@@ -154,13 +159,9 @@ inline void release(TensorImpl* impl) {
 const void* read(const Tensor& tensor);
 void* overwrite(const Tensor& tensor);
 template <class T>
-const T* read(const Tensor& tensor) {
-  return static_cast<const T*>(read(tensor));
-}
+const T* read(const Tensor& tensor);
 template <class T>
-T* overwrite(const Tensor& tensor) {
-  return static_cast<T*>(overwrite(tensor));
-}
+T* overwrite(const Tensor& tensor);
 std::uint32_t version(const Tensor& tensor);
 [[noreturn]] void stop_trace();  // trace.h
 void require_dtype(const Tensor& tensor, DType dtype, const char* where);
@@ -320,17 +321,33 @@ class WriteView {
 
 namespace detail {
 
+inline const void* Storage::read() const {
+  if (traced >= 0) stop_trace();
+  return data();
+}
+inline void* Storage::overwrite() {
+  if (traced >= 0) stop_trace();
+  ++version;
+  if (packed) drop_packed(*this);
+  return data();
+}
 inline const void* read(const Tensor& tensor) {
   const TensorImpl& impl = tensor.impl();
-  if (impl.storage->traced >= 0) stop_trace();
-  return static_cast<const char*>(impl.storage->data()) + impl.offset * size_of(impl.dtype);
+  return static_cast<const char*>(impl.storage->read()) + impl.offset * size_of(impl.dtype);
 }
 inline void* overwrite(const Tensor& tensor) {
   const TensorImpl& impl = tensor.impl();
-  if (impl.storage->traced >= 0) stop_trace();
-  ++impl.storage->version;
-  if (impl.storage->packed) drop_packed(*impl.storage);
-  return static_cast<char*>(impl.storage->data()) + impl.offset * size_of(impl.dtype);
+  return static_cast<char*>(impl.storage->overwrite()) + impl.offset * size_of(impl.dtype);
+}
+template <class T>
+const T* read(const Tensor& tensor) {
+  const TensorImpl& impl = tensor.impl();
+  return static_cast<const T*>(impl.storage->read()) + impl.offset;
+}
+template <class T>
+T* overwrite(const Tensor& tensor) {
+  const TensorImpl& impl = tensor.impl();
+  return static_cast<T*>(impl.storage->overwrite()) + impl.offset;
 }
 inline std::uint32_t version(const Tensor& tensor) { return tensor.impl().storage->version; }
 

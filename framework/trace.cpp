@@ -121,8 +121,7 @@ Window Trace::instruction(const TracedValue& value) {
   return {add(value), 0, value.width()};
 }
 
-bool Trace::map_into(const Tensor& out, Op op, std::initializer_list<const Tensor*> operands,
-                     double s0, double s1) {
+bool Trace::map_into(const Tensor& out, Op op, const Operands& operands, double s0, double s1) {
   if (out.impl().storage->traced < 0) {
     for (const Tensor* x : operands)
       if (x->impl().storage->traced >= 0) throw TraceStop();

@@ -3,13 +3,14 @@
 /// it is called with tensors that stand for its arguments and hold no elements. The derivative is
 /// written down in the same way, by a sweep over the tape that this call leaves. Not for users.
 
-#include <initializer_list>
 #include <vector>
 
 #include "framework/kernels/kernels.h"
 #include "framework/tensor.h"
 
 namespace unroll::detail {
+
+struct Operands;  // internal.h
 
 /// Thrown when a traced function does what a program cannot. fused() then runs it as it stands.
 struct TraceStop {};
@@ -62,8 +63,7 @@ class Trace {
   Tensor empty(const Shape& shape, DType dtype);
   Tensor full(const Shape& shape, double value, DType dtype);
   /// False if neither `out` nor an operand is traced.
-  bool map_into(const Tensor& out, kernels::Op op, std::initializer_list<const Tensor*> operands,
-                double s0, double s1);
+  bool map_into(const Tensor& out, kernels::Op op, const Operands& operands, double s0, double s1);
 
  private:
   /// What a piece of memory would hold by now.

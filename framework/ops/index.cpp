@@ -16,14 +16,17 @@ using detail::wrap_dim;
 
 namespace {
 
-/// Tells the tape that y is one piece of x: `length` indices from `index` on along dimension d.
-void mark_window(const Tensor& x, const Tensor& y, std::int64_t d, std::int64_t index,
-                 std::int64_t length) {
-  const auto& node = y.impl().node;
-  if (!node || length == 0) return;
+/// Whether an index of dimension d, or several in a row, is one piece of x's elements.
+bool is_piece(const Tensor& x, std::int64_t d) {
   for (std::int64_t i = 0; i < d; ++i)
-    if (x.shape()[i] != 1) return;
-  node->window = index * (length == 1 ? y.numel() : y.numel() / length);
+    if (x.shape()[i] != 1) return false;
+  return true;
+}
+
+/// Tells the tape that y is one piece of x: `length` indices from `index` on along dimension d.
+void mark_window(const Tensor& y, std::int64_t index, std::int64_t length) {
+  if (const auto& node = y.impl().node; node && length > 0)
+    node->window = index * (length == 1 ? y.numel() : y.numel() / length);
 }
 
 /// x[..., i, ...] along dimension d, off the tape.
@@ -53,7 +56,7 @@ Tensor select(const Tensor& x, std::int64_t dim, std::int64_t index) {
   const Tensor y = record("select", {x}, slice_of(x, d, i), Keep::none, [d, i](Back& back) {
     back.add_window(0, [d, i](const Tensor& whole) { return select(whole, d, i); });
   });
-  mark_window(x, y, d, i, 1);
+  if (is_piece(x, d)) mark_window(y, i, 1);
   return y;
 }
 
@@ -62,16 +65,23 @@ namespace {
 /// start, start + step, ... `length` times along dimension d, all of it inside.
 Tensor strided(const char* op, const Tensor& x, std::int64_t d, std::int64_t start,
                std::int64_t length, std::int64_t step) {
-  Shape shape = x.shape(), strides = x.strides();
-  const std::int64_t offset = x.impl().offset + start * strides[d];
+  const detail::TensorImpl& whole = x.impl();
+  const std::int64_t offset = whole.offset + start * whole.strides[d];
+  Shape shape = whole.shape;
   shape[d] = length;
-  strides[d] *= step;
-  const Tensor y =
-      record(op, {x}, detail::view(x, shape, strides, offset), Keep::none, [=](Back& back) {
-        back.add_window(
-            0, [=](const Tensor& whole) { return strided(op, whole, d, start, length, step); });
-      });
-  if (step == 1) mark_window(x, y, d, start, length);
+  const bool piece = step == 1 && is_piece(x, d);
+  Tensor y;
+  if (piece && whole.contiguous) {
+    y = detail::attach(whole.storage, whole.dtype, shape, offset);
+  } else {
+    Shape strides = whole.strides;
+    strides[d] *= step;
+    y = detail::view(x, shape, strides, offset);
+  }
+  y = record(op, {x}, std::move(y), Keep::none, [=](Back& back) {
+    back.add_window(0, [=](const Tensor& w) { return strided(op, w, d, start, length, step); });
+  });
+  if (piece) mark_window(y, start, length);
   return y;
 }
 
@@ -97,6 +107,28 @@ Tensor narrow(const Tensor& x, std::int64_t dim, std::int64_t start, std::int64_
     fail<IndexError>("narrow: {} elements from {} are out of range for size {} of dimension {}",
                      length, start, size, d);
   return strided("narrow", x, d, start, length, 1);
+}
+
+std::vector<Tensor> split(const Tensor& x, std::int64_t size, std::int64_t dim) {
+  const std::int64_t d = wrap_dim("split", dim, x.shape());
+  if (size < 1) fail<ValueError>("split: needs pieces of 1 or more, got {}", size);
+  std::vector<Tensor> pieces;
+  for (std::int64_t at = 0; at < x.shape()[d]; at += size)
+    pieces.push_back(strided("narrow", x, d, at, std::min(size, x.shape()[d] - at), 1));
+  return pieces;
+}
+
+std::vector<Tensor> chunk(const Tensor& x, std::int64_t chunks, std::int64_t dim) {
+  const std::int64_t d = wrap_dim("chunk", dim, x.shape());
+  const std::int64_t size = x.shape()[d];
+  if (chunks < 1 || size % chunks != 0)
+    fail<ShapeError>("chunk: dimension {} of shape {} does not divide into {} equal parts", dim,
+                     x.shape(), chunks);
+  std::vector<Tensor> pieces;
+  pieces.reserve(static_cast<std::size_t>(chunks));
+  for (std::int64_t i = 0; i < chunks; ++i)
+    pieces.push_back(strided("narrow", x, d, i * (size / chunks), size / chunks, 1));
+  return pieces;
 }
 
 namespace {

@@ -253,26 +253,4 @@ Tensor stack(const std::vector<Tensor>& tensors, std::int64_t dim) {
                 });
 }
 
-std::vector<Tensor> split(const Tensor& x, std::int64_t size, std::int64_t dim) {
-  const std::int64_t d = wrap_dim("split", dim, x.shape());
-  if (size < 1) fail<ValueError>("split: needs pieces of 1 or more, got {}", size);
-  std::vector<Tensor> pieces;
-  for (std::int64_t at = 0; at < x.shape()[d]; at += size)
-    pieces.push_back(narrow(x, d, at, std::min(size, x.shape()[d] - at)));
-  return pieces;
-}
-
-std::vector<Tensor> chunk(const Tensor& x, std::int64_t chunks, std::int64_t dim) {
-  const std::int64_t d = wrap_dim("chunk", dim, x.shape());
-  const std::int64_t size = x.shape()[d];
-  if (chunks < 1 || size % chunks != 0)
-    fail<ShapeError>("chunk: dimension {} of shape {} does not divide into {} equal parts", dim,
-                     x.shape(), chunks);
-  std::vector<Tensor> pieces;
-  pieces.reserve(static_cast<std::size_t>(chunks));
-  for (std::int64_t i = 0; i < chunks; ++i)
-    pieces.push_back(narrow(x, d, i * (size / chunks), size / chunks));
-  return pieces;
-}
-
 }  // namespace unroll
