@@ -117,7 +117,7 @@ struct Node {
   DType dtype = DType::f32;    ///< of the output
   bool is_view = false;        ///< on the memory of the first input
   bool is_transpose = false;   ///< of a matrix
-  std::int8_t passes_on = -1;  ///< an input that gets these elements, as they are and no others
+  std::uint8_t passes_on = 0;  ///< inputs whose gradients are this one's elements as they are: bits
   const char* op = "leaf";
   std::int64_t output_offset = 0;
   std::int64_t window = -1;  ///< of one piece of its input: where it begins, in elements

@@ -140,12 +140,60 @@ void Back::Sweep::seed(const char* name, const Tensor& y, const Tensor& seed) {
   add(find(y.impl().node.get())->grad, std::move(g));
 }
 
+void Back::Sweep::leave_to_sum(Entry& entry) {
+  Entry& part = *entry.filled->part;
+  const Tensor old = std::exchange(entry.grad, empty(entry.node->shape, entry.node->dtype));
+  detail::copy_into(entry.grad, old);
+  fill_zero(entry.grad, part.node->window, part.node->window + part.node->shape.numel());
+  part.placed = false;
+}
+
 void Back::Sweep::fill_rest(Entry& entry) {
-  const auto& [first, last, gap, gap_end] = *entry.filled;
-  fill_zero(entry.grad, 0, first);
-  fill_zero(entry.grad, gap, gap_end);
-  fill_zero(entry.grad, last, entry.grad.numel());
+  if (entry.filled->has_open_sum()) leave_to_sum(entry);
+  const auto& filled = *entry.filled;
+  fill_zero(entry.grad, 0, filled.first);
+  fill_zero(entry.grad, filled.gap, filled.gap_end);
+  fill_zero(entry.grad, filled.last, entry.grad.numel());
   entry.filled.reset();
+}
+
+Back::Sweep::Entry* Back::Sweep::place(Entry& entry, int farthest) {
+  Node& node = *entry.node;
+  if (farthest == 0 || watched || !entry.wanted || entry.target || entry.grad.defined() ||
+      node.hooks || node.keeps_grad)
+    return nullptr;
+  if (node.window >= 0) {
+    Entry* whole = find(node.input(0));
+    if (!whole || !whole->wanted || whole->fixed) return nullptr;
+    if (whole->filled && whole->filled->has_open_sum()) return nullptr;
+    entry.placed = reserve(*whole, node);
+    return entry.placed ? &entry : nullptr;
+  }
+  for (int i = 0; node.passes_on >> i != 0; ++i) {
+    if ((node.passes_on >> i & 1) == 0) continue;
+    Entry* input = find(node.input(i));
+    if (!input || input->shared) continue;
+    if (Entry* part = place(*input, farthest - 1)) return part;
+  }
+  return nullptr;
+}
+
+Tensor Back::Sweep::memory_of(const Entry& part, const Node& node) const {
+  const Node& piece = *part.node;
+  return detail::attach(find(piece.input(0))->grad.impl().storage, node.dtype, node.shape,
+                        piece.window);
+}
+
+void Back::Sweep::place_sum(Entry& entry, std::int64_t begin) {
+  if (entry.node->passes_on == 0) return;
+  Entry* part = place(entry);
+  if (!part) return;
+  entry.grad = memory_of(*part, *entry.node);
+  entry.fixed = true;
+  entry.filled.make() = {.first = begin, .last = begin};
+  auto& whole = *find(part->node->input(0))->filled;
+  whole.sum = &entry;
+  whole.part = part;
 }
 
 bool Back::Sweep::reserve(Entry& entry, const Node& part) {
@@ -156,7 +204,7 @@ bool Back::Sweep::reserve(Entry& entry, const Node& part) {
     entry.filled.make() = {.first = begin, .last = begin};
   }
   if (!entry.filled) return false;
-  auto& [first, last, gap, gap_end] = *entry.filled;
+  auto& [first, last, gap, gap_end, sum, open_part] = *entry.filled;
   if (begin >= gap && end <= gap_end) {
     if (begin > gap) {
       fill_zero(entry.grad, end, gap_end);
@@ -181,6 +229,7 @@ bool Back::Sweep::reserve(Entry& entry, const Node& part) {
 void Back::Sweep::add_window(Entry& entry, const Node& part,
                              Tensor (*take)(const void* context, const Tensor& whole),
                              const void* context, const Tensor& g) {
+  if (!detail::trace && part.window >= 0 && !entry.grad.defined()) place_sum(entry, part.window);
   if (!detail::trace && reserve(entry, part))
     detail::copy_into(entry.grad, part.window, g);
   else
@@ -192,7 +241,7 @@ Tensor& Back::Sweep::own_grad(Entry& entry) {
   finish(entry);
   if (!sum.defined()) {
     sum = zeros(entry.node->shape, entry.node->dtype);
-  } else if (!detail::is_exclusive(sum)) {
+  } else if (!entry.fixed && !detail::is_exclusive(sum)) {
     Tensor own = empty(sum.shape(), sum.dtype());
     detail::copy_into(own, sum);
     sum = std::move(own);
@@ -298,6 +347,7 @@ void Back::Sweep::run(bool to_leaves, bool retain_graph) {
 void Back::Sweep::visit(Entry& entry, bool to_leaves, bool retain_graph) {
   Node& node = *entry.node;
   finish(entry);
+  entry.visited = true;
   if (entry.extra) {
     settle(entry);
     settle_rows(entry);
@@ -374,7 +424,9 @@ void Back::add(int i, Tensor g) {
   if (sweep_.watched) [[unlikely]]
     detail::added(node_, i, g);
   Sweep::finish(*entry);
-  if (entry->grad.defined())
+  if (entry->fixed)
+    detail::accumulate(entry->grad, g);
+  else if (entry->grad.defined())
     Sweep::add(entry->grad, std::move(g));
   else
     entry->grad = std::move(g);
@@ -382,7 +434,7 @@ void Back::add(int i, Tensor g) {
 
 Tensor Back::take_grad(int i) {
   auto* entry = sweep_.find(node_.input(i));
-  if (!entry || !entry->wanted || entry->placed || sweep_.watched || create_graph())
+  if (!entry || !entry->wanted || entry->placed || entry->fixed || sweep_.watched || create_graph())
     return Tensor();
   Sweep::finish(*entry);
   return std::exchange(entry->grad, Tensor());
@@ -465,29 +517,15 @@ Tensor Back::part_target(int i) {
 void Back::add_window(int i, Tensor (*take)(const void*, const Tensor&), const void* context) {
   auto* entry = sweep_.find(node_.input(i));
   if (!entry || !entry->wanted) return;
-  Sweep::add_window(*entry, node_, take, context, grad);
+  sweep_.add_window(*entry, node_, take, context, grad);
 }
 
 Tensor Back::place(int i) {
   if (create_graph() || detail::trace) return Tensor();
-  const auto untouched = [](const Sweep::Entry* e) {
-    return e && e->wanted && !e->target && !e->shared && !e->grad.defined() && !e->node->hooks &&
-           !e->node->keeps_grad;
-  };
-  const Node* part = node_.input(i);
-  auto* entry = sweep_.find(part);
-  if (!untouched(entry)) return Tensor();
-  if (part->passes_on >= 0) {
-    part = part->input(part->passes_on);
-    entry = sweep_.find(part);
-    if (!untouched(entry)) return Tensor();
-  }
-  if (part->window < 0) return Tensor();
-  auto* whole = sweep_.find(part->input(0));
-  if (!whole || !whole->wanted || !Sweep::reserve(*whole, *part)) return Tensor();
-  entry->placed = true;
-  return detail::attach(whole->grad.impl().storage, part->dtype, node_.input(i)->shape,
-                        part->window);
+  auto* entry = sweep_.find(node_.input(i));
+  if (!entry || entry->shared) return Tensor();
+  const Sweep::Entry* part = sweep_.place(*entry);
+  return part ? sweep_.memory_of(*part, *entry->node) : Tensor();
 }
 
 void Back::add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,

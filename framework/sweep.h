@@ -117,6 +117,10 @@ struct SweepEntry {
   struct Filled {
     std::int64_t first = 0, last = 0;
     std::int64_t gap = 0, gap_end = 0;
+    /// A sum that lies in it (Sweep::place_sum), and the part that it will be; null: none.
+    SweepEntry *sum = nullptr, *part = nullptr;
+    /// Whether that sum is not complete.
+    bool has_open_sum() const { return sum && !sum->visited; }
   };
   /// What few have.
   struct Extra {
@@ -137,8 +141,10 @@ struct SweepEntry {
   bool wanted = true;  // its gradient is asked for, or leads to one that is
   bool passes;         // it has such inputs
   bool target = false;
-  bool shared = false;  // several rules add to grad; not known of a leaf
-  bool placed = false;  // its gradient lies where it belongs already: Back::place
+  bool shared = false;   // several rules add to grad; not known of a leaf
+  bool placed = false;   // its gradient lies where its rule would put it: Sweep::place
+  bool fixed = false;    // grad stays where it is: Sweep::place_sum
+  bool visited = false;  // it has been passed on
 
   bool has_results() const { return second_grad.defined() || (extra && !extra->results.empty()); }
 };
@@ -240,6 +246,15 @@ struct Back::Sweep {
   static void finish(Entry& entry) {
     if (entry.filled) fill_rest(entry);
   }
+  /// The part of a larger tensor that a node is, or passes its gradient on to, if the gradient can
+  /// be written there at once: it has none yet, and nobody else adds to a gradient on the way or
+  /// looks at it. The part is marked as placed. Null if there is none within `farthest` nodes.
+  Entry* place(Entry& entry, int farthest = 4);
+  /// The memory of such a part, for the gradient of `node`.
+  Tensor memory_of(const Entry& part, const Node& node) const;
+  /// Makes such memory the gradient of a node to which several rules add, from element `begin` on,
+  /// if there is any.
+  void place_sum(Entry& entry, std::int64_t begin);
   /// Marks the window of a node on the gradient of its input as filled, for the caller to do so.
   /// False if it has none, or if some of it is filled already. What lies between it and the others
   /// is a gap, for other parts or for zeros.
@@ -247,9 +262,9 @@ struct Back::Sweep {
   /// Adds g, the gradient of a part, to that of the whole; `take(context, whole)` is a window on
   /// the part. The parts of a sequence come one after the other: such a part is copied to its
   /// place, so that nothing is filled with zeros first and read again.
-  static void add_window(Entry& entry, const Node& part,
-                         Tensor (*take)(const void* context, const Tensor& whole),
-                         const void* context, const Tensor& g);
+  void add_window(Entry& entry, const Node& part,
+                  Tensor (*take)(const void* context, const Tensor& whole), const void* context,
+                  const Tensor& g);
   /// The gradient so far as a tensor that may be added to in place.
   static Tensor& own_grad(Entry& entry);
   /// Whether products for the gradient of this matrix are put off: it is a leaf or its transpose.
@@ -269,6 +284,9 @@ struct Back::Sweep {
   /// Passes on the gradient of a node, which is complete.
   void visit(Entry& entry, bool to_leaves, bool retain_graph);
   static void fill_rest(Entry& entry);
+  /// Leaves the memory of a gradient to the sum that lies in it, which is not complete and will be
+  /// added later as other parts are.
+  static void leave_to_sum(Entry& entry);
   static void add_transposed(Entry& entry);
   static void keep_grad(Node& node, Entry& entry);
 };

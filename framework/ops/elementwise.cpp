@@ -61,10 +61,15 @@ Tensor compare(const char* name, Op op, const Tensor& a, double b) {
 
 // a + b: da = g, db = g
 Tensor operator+(Tensor a, Tensor b) {
-  return pass_on("add", {Op::add}, std::tie(a, b), Keep::none, [](Back& back) {
+  const std::int64_t sizes[2] = {a.numel(), b.numel()};
+  const Tensor y = pass_on("add", {Op::add}, std::tie(a, b), Keep::none, [](Back& back) {
     back.add(0, back.grad);
     back.add(1, back.release_grad());
   });
+  if (const auto& node = y.impl().node)
+    for (int i = 0; i < 2; ++i)
+      node->passes_on |= static_cast<std::uint8_t>((sizes[i] == y.numel()) << i);
+  return y;
 }
 
 // a - b: da = g, db = -g

@@ -198,7 +198,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   Tensor y = multiply_matrices(x, weight, true, bias);
   if (!biased) return record("linear", {x, weight}, std::move(y), keep, rule);
   y = record("linear", {x, weight, bias}, std::move(y), keep, rule);
-  if (y.requires_grad() && bias.dim() == 2) y.impl().node->passes_on = 2;
+  if (y.requires_grad() && bias.dim() == 2) y.impl().node->passes_on = 1u << 2;
   return y;
 }
 

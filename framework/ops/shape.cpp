@@ -78,7 +78,7 @@ Tensor reshape(const Tensor& x, const Shape& wanted) {
   }
   Tensor y = record("reshape", {x}, std::move(value), Keep::none,
                     [from = x.shape()](Back& back) { back.add(0, reshape(back.grad, from)); });
-  if (y.impl().node) y.impl().node->passes_on = 0;
+  if (y.impl().node) y.impl().node->passes_on = 1u << 0;
   return y;
 }
 
