@@ -286,6 +286,105 @@ TEST_CASE("sweep: fuzz: pieces of a sequence in a random graph") {
   }
 }
 
+TEST_CASE("sweep: fuzz: pieces of sums with time steps") {
+  const Tensor xs = normal({6, 1, 8}, 0, 1, DType::f64).requires_grad_();
+  const Tensor row = normal({8}, 0, 1, DType::f64).requires_grad_();
+  const Tensor w = normal({8, 8}, 0, 0.3, DType::f64).requires_grad_();
+  const Tensor first = normal({1, 8}, 0, 1, DType::f64);
+  for (std::uint64_t seed = 0; seed < 600; ++seed) {
+    CAPTURE(seed);
+    check(
+        [&] {
+          Generator random(seed);
+          const Tensor whole = random.below(2) == 0 ? xs : xs * 0.7;
+          Tensors rows = {first}, terms = {sum(row) + sum(w)};
+          const auto any = [&]() -> const Tensor& {
+            return rows[static_cast<std::size_t>(random.below(std::ssize(rows)))];
+          };
+          for (int i = 0; i < 12; ++i) switch (random.below(11)) {
+              case 0: rows.push_back(tanh(any())); break;
+              case 1: rows.push_back(any() + row); break;
+              case 2: rows.push_back(reshape(any() + whole[random.below(6)], {1, 8})); break;
+              case 3: terms.push_back(sum(square(narrow(whole, 0, random.below(5), 2)))); break;
+              case 4: terms.push_back(sum(whole * any())); break;
+              case 5: {
+                const std::int64_t begin = random.below(8);
+                const Tensor part = narrow(any(), 1, begin, 1 + random.below(8 - begin));
+                terms.push_back(sum(exp(part * 0.1)));
+                break;
+              }
+              case 7: {  // a piece of a sum as a sum with pieces
+                const Tensor sums = whole[random.below(6)] + tanh(any());
+                const auto outer = chunk(sums, 4, 1);
+                const auto inner = chunk(narrow(sums, 1, 2, 4) + narrow(any(), 1, 0, 4), 2, 1);
+                const Tensor g = tanh(outer[random.below(2) == 0 ? 0 : 3]);
+                const bool early = random.below(2) == 0;
+                rows.push_back(concatenate(
+                    {early ? g : inner[1], inner[0] * g, sigmoid(inner[1]), early ? inner[1] : g},
+                    1));
+                break;
+              }
+              case 6: {
+                const Tensor several = concatenate({any(), any(), any()}) + whole[random.below(6)];
+                terms.push_back(sum(tanh(narrow(several, 0, random.below(3), 1))));
+                break;
+              }
+              default: {
+                const Tensor sums = random.below(2) == 0 ? whole[random.below(6)] + tanh(any())
+                                                         : tanh(any()) + whole[random.below(6)];
+                const auto gates = chunk(sums, 4, 1);
+                const Tensor g = tanh(gates[2]) * sigmoid(gates[0]) + sigmoid(gates[3]);
+                rows.push_back(concatenate({g, gates[1], g, square(gates[3])}, 1));
+                if (random.below(3) == 0) rows.push_back(tanh(linear(sums, w)));
+                if (random.below(3) == 0) rows.push_back(sums);
+              }
+            }
+          Tensor loss = sum(square(any()));
+          for (const Tensor& term : terms) loss = loss + term;
+          return loss + sum(rows.back() * any());
+        },
+        {xs, row, w});
+  }
+}
+
+TEST_CASE("sweep: a sum whose pieces get gradients is watched, kept or asked for") {
+  const Tensor xs = normal({3, 1, 8}, 0, 1, DType::f64).requires_grad_();
+  const auto run = [&](Tensors& sums) {
+    Tensor h = zeros({1, 8}, DType::f64);
+    for (std::int64_t t = 0; t < 3; ++t) {
+      const Tensor x = xs[t], sum_of_both = x + h;
+      sums.insert(sums.end(), {x, sum_of_both});
+      const auto halves = chunk(sum_of_both, 2, 1);
+      h = concatenate({tanh(halves[1]), halves[0] * halves[1]}, 1);
+    }
+    return sum(square(h));
+  };
+  Tensors all = {xs};
+  const Tensor loss = run(all);
+  const Tensors expected = grad({loss}, all, {.create_graph = true});
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    CAPTURE(i);
+    const Tensors asked = grad({loss}, {xs, all[i]}, {.retain_graph = true});
+    CHECK(difference(asked[0], expected[0], 1e-12, 1.0) == "");
+    CHECK(difference(asked[1], expected[i], 1e-12, 1.0) == "");
+
+    Tensors again;
+    const Tensor watched = run(again);
+    Tensor seen, x = xs;
+    again[i - 1].retain_grad();
+    again[i - 1].register_hook([&](const Tensor& g) {
+      seen = g.clone();
+      return Tensor();
+    });
+    x.set_grad(Tensor());
+    watched.backward();
+    CHECK(difference(again[i - 1].grad(), expected[i], 1e-12, 1.0) == "");
+    CHECK(difference(seen, expected[i], 1e-12, 1.0) == "");
+    again[i - 1].grad().zero_();
+    CHECK(difference(xs.grad(), expected[0], 1e-12, 1.0) == "");
+  }
+}
+
 TEST_CASE("sweep: weights wider and higher than they are, beside other uses, with hooks") {
   for (const Shape& shape : {Shape{12, 4}, Shape{4, 12}, Shape{5, 5}, Shape{1, 7}, Shape{7, 1}})
     for (std::int64_t steps : {1, 3, 150})
