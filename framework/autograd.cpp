@@ -181,7 +181,12 @@ std::vector<Tensor> grad(const std::vector<Tensor>& ys, const std::vector<Tensor
   std::vector<Tensor> result;
   for (std::size_t i = 0; i < xs.size(); ++i) {
     const auto* entry = sweep.find(xs[i].impl().node.get());
-    result.push_back(entry ? entry->grad : Tensor());
+    // What is given out is nobody else's; other gradients may lie in the same memory.
+    const bool shared = entry && entry->grad.defined() && !detail::is_exclusive(entry->grad);
+    if (shared && !options.create_graph)
+      result.push_back(entry->grad.clone());
+    else
+      result.push_back(entry ? entry->grad : Tensor());
     if (!result.back().defined() && !options.allow_unused)
       fail<GraphError>(
           "grad: no y depends on x number {} of shape {}; pass allow_unused to get an "
