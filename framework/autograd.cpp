@@ -42,6 +42,17 @@ struct Graveyard {
 };
 constinit thread_local Graveyard graveyard{};
 
+[[gnu::noinline]] void dig() {
+  graveyard.digging = true;
+  while (Node* dead = graveyard.first) {
+    graveyard.first = dead->next_dead;
+    const std::uint32_t bytes = dead->allocated;
+    dead->~Node();
+    pool_release(dead, bytes);
+  }
+  graveyard.digging = false;
+}
+
 }  // namespace
 
 Node* retain(Node* node) {
@@ -52,15 +63,7 @@ Node* retain(Node* node) {
 void release(Node* node) {
   if (count_down(node->count) != 0) return;
   node->next_dead = std::exchange(graveyard.first, node);
-  if (graveyard.digging) return;
-  graveyard.digging = true;
-  while (Node* dead = graveyard.first) {
-    graveyard.first = dead->next_dead;
-    const std::uint32_t bytes = dead->allocated;
-    dead->~Node();
-    pool_release(dead, bytes);
-  }
-  graveyard.digging = false;
+  if (!graveyard.digging) dig();
 }
 
 Node::~Node() {

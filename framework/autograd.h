@@ -10,6 +10,7 @@
 #include <functional>
 #include <initializer_list>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -236,6 +237,7 @@ class Back {
   Tensor part_target(int i);
   void add_window(int i, Tensor (*take)(const void* context, const Tensor& whole),
                   const void* context);
+  void add_to(detail::SweepEntry& entry, int i, Tensor g);
   void add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,
                          const std::function<Tensor(const Tensor&)>& take);
 
@@ -252,6 +254,15 @@ struct OpNode final : Node {
   void run(Back& back) override { (*rule)(back); }
   void drop_rule() noexcept override { rule.reset(); }
   std::optional<Rule> rule;
+};
+/// A rule that owns nothing stays.
+template <class Rule>
+requires std::is_trivially_destructible_v<Rule>
+struct OpNode<Rule> final : Node {
+  template <class R>
+  explicit OpNode(R&& r) : rule(std::forward<R>(r)) {}
+  void run(Back& back) override { rule(back); }
+  [[no_unique_address]] Rule rule;
 };
 
 /// The inputs of an operation, by address; lives as long as the call that it is made for.

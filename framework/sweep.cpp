@@ -419,17 +419,21 @@ void Back::add(int i, Tensor g) {
   auto* entry = sweep_.find(node_.input(i));
   if (!entry || !entry->wanted || entry->placed) return;
   const Node& input = *entry->node;
-  if (g.dtype() != input.dtype || g.shape() != input.shape) [[unlikely]]
-    if (!sweep_.fit(node_, i, *entry, g)) return;
+  const bool fits = g.dtype() == input.dtype && g.shape() == input.shape;
+  if (fits && !entry->grad.defined() && !sweep_.watched) [[likely]]
+    entry->grad = std::move(g);
+  else if (fits || sweep_.fit(node_, i, *entry, g))
+    add_to(*entry, i, std::move(g));
+}
+
+void Back::add_to(detail::SweepEntry& entry, int i, Tensor g) {
   if (sweep_.watched) [[unlikely]]
     detail::added(node_, i, g);
-  Sweep::finish(*entry);
-  if (entry->fixed)
-    detail::accumulate(entry->grad, g);
-  else if (entry->grad.defined())
-    Sweep::add(entry->grad, std::move(g));
+  Sweep::finish(entry);
+  if (entry.fixed)
+    detail::accumulate(entry.grad, g);
   else
-    entry->grad = std::move(g);
+    Sweep::add(entry.grad, std::move(g));
 }
 
 Tensor Back::take_grad(int i) {
