@@ -82,13 +82,9 @@ void Node::release_buffers() noexcept {
     for (Saved *s = saved(), *end = s + input_count; s != end; ++s) s->tensor = Tensor();
 }
 
-bool any_requires_grad(const Inputs& inputs) {
-  return inputs.each([](std::size_t, const Tensor& x) { return x.requires_grad(); });
-}
-
 void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value, Keep keep,
           std::uint32_t size) {
-  const TensorImpl& result = value.impl();
+  const TensorImpl& result = *value.impl_ref();
   node.op = op;
   node.allocated = size;
   node.input_count = static_cast<std::uint32_t>(inputs.size());
@@ -98,14 +94,14 @@ void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value,
   Ref<Node>* const places = node.inputs();
   Saved* const saved = node.saves ? node.saved() : nullptr;
   inputs.each([&](std::size_t i, const Tensor& x) {
-    new (places + i) Ref<Node>(x.impl().node);
+    new (places + i) Ref<Node>(x.impl_ref()->node);
     if (saved) {
       new (saved + i) Saved;
       if (keep.has_input(static_cast<int>(i))) saved[i] = {x, version(x)};
     }
     return false;
   });
-  const TensorImpl& first = inputs[0].impl();
+  const TensorImpl& first = *inputs[0].impl_ref();
   node.is_view = places[0] && result.storage == first.storage && &result != &first;
   if (keep.has_output()) {
     node.output = result.storage;

@@ -228,7 +228,7 @@ class Back {
 
   struct Sweep;
   /// Made by a sweep.
-  Back(const Tensor& g, detail::Node& node, Sweep& sweep) : grad(g), node_(node), sweep_(sweep) {}
+  Back(detail::SweepEntry& entry, Sweep& sweep);
 
  private:
   friend struct detail::Result;
@@ -241,6 +241,7 @@ class Back {
   void add_recorded_part(int i, const std::function<void(const Tensor&, const Tensor&)>& put,
                          const std::function<Tensor(const Tensor&)>& take);
 
+  detail::SweepEntry& entry_;
   detail::Node& node_;
   Sweep& sweep_;
 };
@@ -296,7 +297,9 @@ class Inputs {
   std::size_t size_;
 };
 
-bool any_requires_grad(const Inputs& inputs);
+inline bool any_requires_grad(const Inputs& inputs) {
+  return inputs.each([](std::size_t, const Tensor& x) { return x.requires_grad(); });
+}
 /// The operation that a node is a result of, if that has several; otherwise the node itself.
 const Node* operation_of(const Node* node);
 /// Makes `value` result k of an operation.

@@ -57,8 +57,8 @@ std::string position(std::int64_t flat, const Shape& shape);
 
 /// Not initialised; of a shape that is known to be one.
 Tensor make(const Shape& shape, DType dtype);
-/// Not initialised, with the shape and dtype of a contiguous x.
-Tensor empty_like(const Tensor& x);
+/// Not initialised, with the shape and dtype of a contiguous x; not while a function is traced.
+Tensor make_like(const TensorImpl& x);
 /// A window on the memory of x.
 Tensor view(const Tensor& x, const Shape& shape, const Shape& strides, std::int64_t offset);
 /// A contiguous tensor on existing memory.

@@ -189,14 +189,16 @@ template <class T>
 }
 
 /// An instruction on operands whose elements lie in the same order as those of the result.
-void run_in_order(const Tensor& out, Op op, const Operands& operands, const double* s) {
-  const std::int64_t n = out.numel();
-  dispatch(out.dtype(), [&]<class T>(T) {
-    const auto data = [](const Tensor* x) { return x ? read<T>(*x) : nullptr; };
+[[gnu::noinline]] void run_in_order(const TensorImpl& out, Op op, const Operands& operands,
+                                    const double* s) {
+  const std::int64_t n = out.numel;
+  dispatch(out.dtype, [&]<class T>(T) {
+    const auto data = [](const Tensor* x) { return x ? read<T>(*x->impl_ref()) : nullptr; };
     const auto& [a, b, c] = operands.tensors;
     const T* const in[3] = {data(a), data(b), data(c)};
     T* const y = overwrite<T>(out);
-    if (n * kernels::work(op) <= kernels::kAdditionsPerThread)
+    constexpr std::int64_t few = kernels::kAdditionsPerThread / kernels::kMostWork;
+    if (n <= few || n * kernels::work(op) <= kernels::kAdditionsPerThread)
       kernel<T>(op)(n, y, in[0], in[1], in[2], s);
     else
       share_in_order(op, n, y, in, s);
@@ -225,7 +227,7 @@ void map_into(const Tensor& out, Op op, const Operands& operands, double s0, dou
   bool in_order = out.is_contiguous();
   for (const Tensor* x : operands)
     in_order = in_order && x->is_contiguous() && x->numel() == out.numel();
-  if (in_order) return run_in_order(out, op, operands, s);
+  if (in_order) return run_in_order(out.impl(), op, operands, s);
   Loop loop;
   loop.sizes = out.shape();
   loop.strides[0] = out.strides();
@@ -275,38 +277,60 @@ bool broadcasts_to(const Shape& y, const Shape& x) {
   return true;
 }
 
-/// map into one of the operands, x. False if the result would have another shape or dtype, or if
-/// somebody looks on.
-bool write_over(const Tensor& x, Op op, const Operands& operands, double s0, double s1) {
-  if (trace || watched() || !fits(op, x.dtype())) return false;
-  if (all_lie_as(x.impl(), operands)) {
-    const double s[2] = {s0, s1};
-    run_in_order(x, op, operands, s);
-  } else {
+/// The result of an instruction on operands that lie as `first` does.
+Tensor map_to_new(const TensorImpl& first, Op op, const Operands& operands, const double* s) {
+  Tensor out = make_like(first);
+  run_in_order(out.impl(), op, operands, s);
+  return out;
+}
+
+/// Whether the result of an instruction may be written over x, if it has its shape and dtype.
+bool may_write_over(const Tensor* x) { return x && is_exclusive(*x); }
+
+/// x as the result of an instruction: not that of an operation yet.
+Tensor written_over(const Tensor& x) {
+  if (!grad_enabled()) x.impl_ref()->node.reset();
+  return x;
+}
+
+/// The same as map_over for operands that do not lie alike.
+[[gnu::noinline]] Tensor map_over_broadcast(const char* name, Op op, const Operands& operands,
+                                            double s0, double s1) {
+  const auto has_result = [&](const Tensor& x) {
+    if (!fits(op, x.dtype())) return false;
     for (const Tensor* y : operands)
       if (y->dtype() != x.dtype() || !broadcasts_to(y->shape(), x.shape())) return false;
-    map_into(x, op, operands, s0, s1);
-  }
-  if (!grad_enabled()) x.impl().node.reset();
-  return true;
+    return true;
+  };
+  if (!trace && !watched())
+    for (const Tensor* x : operands)
+      if (may_write_over(x) && has_result(*x)) {
+        map_into(*x, op, operands, s0, s1);
+        return written_over(*x);
+      }
+  return map_broadcast(name, op, operands, s0, s1);
 }
 
 }  // namespace
 
 Tensor map(const char* name, Op op, const Operands& operands, double s0, double s1) {
-  const Tensor& first = *operands.tensors[0];
-  if (trace || !fits(op, first.dtype()) || !all_lie_as(first.impl(), operands))
+  const TensorImpl& first = operands.tensors[0]->impl();
+  if (trace || !fits(op, first.dtype) || !all_lie_as(first, operands)) [[unlikely]]
     return map_broadcast(name, op, operands, s0, s1);
-  Tensor out = empty_like(first);
   const double s[2] = {s0, s1};
-  run_in_order(out, op, operands, s);
-  return out;
+  return map_to_new(first, op, operands, s);
 }
 
 Tensor map_over(const char* name, Op op, const Operands& operands, double s0, double s1) {
-  for (const Tensor* x : operands.tensors)
-    if (x && is_exclusive(*x) && write_over(*x, op, operands, s0, s1)) return *x;
-  return map(name, op, operands, s0, s1);
+  const TensorImpl& first = operands.tensors[0]->impl();
+  if (trace || !fits(op, first.dtype) || !all_lie_as(first, operands)) [[unlikely]]
+    return map_over_broadcast(name, op, operands, s0, s1);
+  const double s[2] = {s0, s1};
+  const auto& [a, b, c] = operands.tensors;
+  const Tensor* over = may_write_over(a) ? a : may_write_over(b) ? b : c;
+  if (!may_write_over(over) || watched()) return map_to_new(first, op, operands, s);
+  run_in_order(over->impl(), op, operands, s);
+  return written_over(*over);
 }
 
 void accumulate(const Tensor& out, const Tensor& x) { map_into(out, Op::add, {&out, &x}); }

@@ -337,14 +337,8 @@ void Back::Sweep::add_transposed(Entry& entry) {
   });
 }
 
-void Back::Sweep::run(bool to_leaves, bool retain_graph) {
-  kernels::FlushDenormals flush;
-  entries.backwards([&](Entry& entry) {
-    if (entry.wanted) visit(entry, to_leaves, retain_graph);
-  });
-}
-
-void Back::Sweep::visit(Entry& entry, bool to_leaves, bool retain_graph) {
+[[gnu::always_inline]] inline void Back::Sweep::visit(Entry& entry, bool to_leaves,
+                                                      bool retain_graph) {
   Node& node = *entry.node;
   finish(entry);
   entry.visited = true;
@@ -365,7 +359,7 @@ void Back::Sweep::visit(Entry& entry, bool to_leaves, bool retain_graph) {
             "backward: the graph behind {} has been freed by an earlier backward; "
             "pass retain_graph to the first one",
             node.op);
-      Back back(entry.grad, node, *this);
+      Back back(entry, *this);
       node.run(back);
     }
     if (watched) [[unlikely]]
@@ -375,6 +369,13 @@ void Back::Sweep::visit(Entry& entry, bool to_leaves, bool retain_graph) {
     if (entry.extra) entry.extra->results.clear();
   }
   if (!retain_graph && entry.passes) node.release_buffers();
+}
+
+void Back::Sweep::run(bool to_leaves, bool retain_graph) {
+  kernels::FlushDenormals flush;
+  entries.backwards([&](Entry& entry) {
+    if (entry.wanted) visit(entry, to_leaves, retain_graph);
+  });
 }
 
 void Back::Sweep::keep_grad(Node& node, Entry& entry) {
@@ -388,6 +389,9 @@ void Back::Sweep::keep_grad(Node& node, Entry& entry) {
 }
 
 // --- What a rule asks for -----------------------------------------------------------------------
+
+Back::Back(detail::SweepEntry& entry, Sweep& sweep)
+    : grad(entry.grad), entry_(entry), node_(*entry.node), sweep_(sweep) {}
 
 bool Back::needs(int i) const {
   const auto* entry = sweep_.find(node_.input(i));
@@ -473,11 +477,10 @@ void Back::pass_to_operation(int k) {
 }
 
 Tensor* Back::result_grad(int k) const {
-  Sweep::Entry& entry = *sweep_.find(&node_);
-  if (k == 0) return &entry.grad;
-  if (k == 1) return &entry.second_grad;
+  if (k == 0) return &entry_.grad;
+  if (k == 1) return &entry_.second_grad;
   const auto i = static_cast<std::size_t>(k) - 2;
-  return entry.extra && i < entry.extra->results.size() ? &entry.extra->results[i] : nullptr;
+  return entry_.extra && i < entry_.extra->results.size() ? &entry_.extra->results[i] : nullptr;
 }
 
 const Tensor& Back::grad_of(int k) const {
@@ -491,8 +494,7 @@ Tensor Back::release_grad(int k) {
 }
 
 int Back::grad_count() const {
-  const Sweep::Entry& entry = *sweep_.find(&node_);
-  return 2 + (entry.extra ? static_cast<int>(entry.extra->results.size()) : 0);
+  return 2 + (entry_.extra ? static_cast<int>(entry_.extra->results.size()) : 0);
 }
 
 Tensor Back::result(int k, Tensor value) const {

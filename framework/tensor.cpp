@@ -188,11 +188,12 @@ Tensor new_tensor(Args&&... args) {
 }
 
 /// A contiguous tensor of `numel` elements, in one block with them.
-Tensor new_block(DType dtype, const Shape& shape, std::int64_t numel) {
+Tensor new_block(DType dtype, const Shape& shape, const Shape& strides, std::int64_t numel) {
   constexpr std::int32_t front = (sizeof(TensorImpl) + 63) / 64 * 64;  // what follows is aligned
   Ref<Storage> storage = Storage::make(numel * size_of(dtype), front);
   Storage* const block = storage.get();
-  auto* impl = new (block->begin()) TensorImpl(dtype, shape, numel, 0, std::move(storage));
+  auto* impl =
+      new (block->begin()) TensorImpl(dtype, true, shape, strides, numel, 0, std::move(storage));
   impl->block = block;
   return Tensor(Ref<TensorImpl>::adopt(impl));
 }
@@ -201,11 +202,12 @@ Tensor new_block(DType dtype, const Shape& shape, std::int64_t numel) {
 
 Tensor view(const Tensor& x, const Shape& shape, const Shape& strides, std::int64_t offset) {
   const bool contiguous = without_gaps(shape, strides);
-  return new_tensor(x.dtype(), contiguous, shape, strides, offset, x.impl().storage);
+  return new_tensor(x.dtype(), contiguous, shape, strides, shape.numel(), offset, x.impl().storage);
 }
 
 Tensor attach(Ref<Storage> storage, DType dtype, const Shape& shape, std::int64_t offset) {
-  return new_tensor(dtype, shape, shape.numel(), offset, std::move(storage));
+  return new_tensor(dtype, true, shape, contiguous_strides(shape), shape.numel(), offset,
+                    std::move(storage));
 }
 
 Tensor expand(const Tensor& x, const Shape& shape) {
@@ -356,13 +358,11 @@ Tensor& Tensor::mul_(double factor) {
 
 Tensor detail::make(const Shape& shape, DType dtype) {
   if (trace && is_floating(dtype)) return trace->empty(shape, dtype);
-  return new_block(dtype, shape, shape.numel());
+  return new_block(dtype, shape, contiguous_strides(shape), shape.numel());
 }
 
-Tensor detail::empty_like(const Tensor& x) {
-  const TensorImpl& like = x.impl();
-  if (trace && is_floating(like.dtype)) return trace->empty(like.shape, like.dtype);
-  return new_block(like.dtype, like.shape, like.numel);
+Tensor detail::make_like(const TensorImpl& x) {
+  return new_block(x.dtype, x.shape, x.strides, x.numel);
 }
 
 Tensor empty(const Shape& shape, DType dtype) {

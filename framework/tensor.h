@@ -114,25 +114,15 @@ struct TensorImpl {
   Storage* block = nullptr;  ///< in whose block this object lies, if it has none of its own
 
   // Not an aggregate: g++ 12 would fill one with zeros first, slowly.
-  TensorImpl(DType type, bool dense, const Shape& sizes, const Shape& steps, std::int64_t begin,
-             Ref<Storage> memory)
+  TensorImpl(DType type, bool dense, const Shape& sizes, const Shape& steps, std::int64_t elements,
+             std::int64_t begin, Ref<Storage> memory)
       : dtype(type),
         contiguous(dense),
         storage(std::move(memory)),
         offset(begin),
-        numel(sizes.numel()),
-        shape(sizes),
-        strides(steps) {}
-  /// A contiguous one.
-  TensorImpl(DType type, const Shape& sizes, std::int64_t elements, std::int64_t begin,
-             Ref<Storage> memory)
-      : dtype(type),
-        contiguous(true),
-        storage(std::move(memory)),
-        offset(begin),
         numel(elements),
         shape(sizes),
-        strides(contiguous_strides(sizes)) {}
+        strides(steps) {}
 
   /// Other elements for everybody who has this tensor. The block that it lies in stays until its
   /// end.
@@ -340,14 +330,20 @@ inline void* overwrite(const Tensor& tensor) {
   return static_cast<char*>(impl.storage->overwrite()) + impl.offset * size_of(impl.dtype);
 }
 template <class T>
-const T* read(const Tensor& tensor) {
-  const TensorImpl& impl = tensor.impl();
+const T* read(const TensorImpl& impl) {
   return static_cast<const T*>(impl.storage->read()) + impl.offset;
 }
 template <class T>
-T* overwrite(const Tensor& tensor) {
-  const TensorImpl& impl = tensor.impl();
+T* overwrite(const TensorImpl& impl) {
   return static_cast<T*>(impl.storage->overwrite()) + impl.offset;
+}
+template <class T>
+const T* read(const Tensor& tensor) {
+  return read<T>(tensor.impl());
+}
+template <class T>
+T* overwrite(const Tensor& tensor) {
+  return overwrite<T>(tensor.impl());
 }
 inline std::uint32_t version(const Tensor& tensor) { return tensor.impl().storage->version; }
 

@@ -95,6 +95,7 @@ constexpr int arity(Op op) {
 }
 
 /// How much longer an instruction takes than an addition, roughly.
+inline constexpr std::int64_t kMostWork = 64;
 constexpr std::int64_t work(Op op) {
   switch (op) {
     case Op::exp:
@@ -109,7 +110,7 @@ constexpr std::int64_t work(Op op) {
     case Op::copy: return 4;  // waits for memory
     case Op::pow:
     case Op::sin:
-    case Op::cos: return 64;
+    case Op::cos: return kMostWork;
     default: return 1;
   }
 }
