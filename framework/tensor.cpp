@@ -187,13 +187,13 @@ Tensor new_tensor(Args&&... args) {
                                            TensorImpl(std::forward<Args>(args)...)));
 }
 
-/// A contiguous tensor of `numel` elements, in one block with them.
-Tensor new_block(DType dtype, const Shape& shape, const Shape& strides, std::int64_t numel) {
+/// A contiguous tensor and its elements in one block.
+template <class... Args>
+Tensor new_block(std::int64_t bytes, Args&&... args) {
   constexpr std::int32_t front = (sizeof(TensorImpl) + 63) / 64 * 64;  // what follows is aligned
-  Ref<Storage> storage = Storage::make(numel * size_of(dtype), front);
+  Ref<Storage> storage = Storage::make(bytes, front);
   Storage* const block = storage.get();
-  auto* impl =
-      new (block->begin()) TensorImpl(dtype, true, shape, strides, numel, 0, std::move(storage));
+  auto* impl = new (block->begin()) TensorImpl(std::forward<Args>(args)..., 0, std::move(storage));
   impl->block = block;
   return Tensor(Ref<TensorImpl>::adopt(impl));
 }
@@ -206,8 +206,7 @@ Tensor view(const Tensor& x, const Shape& shape, const Shape& strides, std::int6
 }
 
 Tensor attach(Ref<Storage> storage, DType dtype, const Shape& shape, std::int64_t offset) {
-  return new_tensor(dtype, true, shape, contiguous_strides(shape), shape.numel(), offset,
-                    std::move(storage));
+  return new_tensor(dtype, shape, shape.numel(), offset, std::move(storage));
 }
 
 Tensor expand(const Tensor& x, const Shape& shape) {
@@ -358,11 +357,12 @@ Tensor& Tensor::mul_(double factor) {
 
 Tensor detail::make(const Shape& shape, DType dtype) {
   if (trace && is_floating(dtype)) return trace->empty(shape, dtype);
-  return new_block(dtype, shape, contiguous_strides(shape), shape.numel());
+  const std::int64_t numel = shape.numel();
+  return new_block(numel * size_of(dtype), dtype, shape, numel);
 }
 
 Tensor detail::make_like(const TensorImpl& x) {
-  return new_block(x.dtype, x.shape, x.strides, x.numel);
+  return new_block(x.numel * size_of(x.dtype), x.dtype, true, x.shape, x.strides, x.numel);
 }
 
 Tensor empty(const Shape& shape, DType dtype) {

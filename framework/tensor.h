@@ -123,6 +123,16 @@ struct TensorImpl {
         numel(elements),
         shape(sizes),
         strides(steps) {}
+  /// A contiguous one; its strides are computed where they stay.
+  TensorImpl(DType type, const Shape& sizes, std::int64_t elements, std::int64_t begin,
+             Ref<Storage> memory)
+      : dtype(type),
+        contiguous(true),
+        storage(std::move(memory)),
+        offset(begin),
+        numel(elements),
+        shape(sizes),
+        strides(contiguous_strides(sizes)) {}
 
   /// Other elements for everybody who has this tensor. The block that it lies in stays until its
   /// end.
