@@ -165,6 +165,7 @@ void check_all_gemms(const FloatKernels<T>& kernels) {
       check_gemm(kernels, 3, 40, 2500, layout_a, layout_b, true);
       check_gemm(kernels, 20, 70, 2500, layout_a, layout_b, true);
       check_gemm(kernels, 300, 530, 30, layout_a, layout_b, false);
+      check_gemm(kernels, 262, 2100, 10, layout_a, layout_b, true);
       check_gemm(kernels, 129, 49, 600, layout_a, layout_b, false);
     }
   }

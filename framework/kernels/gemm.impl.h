@@ -30,9 +30,12 @@ struct Gemm {
   static constexpr int kVectors = max_vectors;
   static constexpr Index kPanel = kVectors * kVector;
 
-  // Blocks of B [kDepth, kWidth] and of A [kHeight, kDepth] stay in the L2 cache together.
+  // Blocks of B [kDepth, kWidth] and of A [kHeight, kDepth] stay in the L2 cache together, where
+  // that has room for both: beside vectors of 64 bytes. Elsewhere the panels of B come from the L3
+  // cache anyway, and B is wide, so that A is packed less often.
   static constexpr Index kDepth = 256;
-  static constexpr Index kWidth = 10 * 48 * 4 / static_cast<Index>(sizeof(T)) / kPanel * kPanel;
+  static constexpr Index kWidth =
+      (sizeof(V) == 64 ? 480 : 2048) * 4 / static_cast<Index>(sizeof(T)) / kPanel * kPanel;
   static constexpr Index kBlockOfA = 224 * 1024 / static_cast<Index>(sizeof(T));
   // An inner dimension up to this one runs in one go when A needs no packing.
   static constexpr Index kMaxDepth = 2048;
