@@ -94,7 +94,7 @@ void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value,
   Ref<Node>* const places = node.inputs();
   Saved* const saved = node.saves ? node.saved() : nullptr;
   inputs.each([&](std::size_t i, const Tensor& x) {
-    new (places + i) Ref<Node>(x.impl_ref()->node);
+    new (places + i) Ref<Node>(x.impl().node);
     if (saved) {
       new (saved + i) Saved;
       if (keep.has_input(static_cast<int>(i))) saved[i] = {x, version(x)};
