@@ -94,8 +94,9 @@ constexpr int arity(Op op) {
   }
 }
 
-/// How much longer an instruction takes than an addition, roughly.
+/// The most that work() says.
 inline constexpr std::int64_t kMostWork = 64;
+/// How much longer an instruction takes than an addition, roughly.
 constexpr std::int64_t work(Op op) {
   switch (op) {
     case Op::exp:
