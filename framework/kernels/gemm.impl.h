@@ -226,33 +226,38 @@ struct Gemm {
     }
   }
 
+  /// n elements in a register, and the same where they lie in memory at any address. (A memcpy into
+  /// the register would be compiled to shorter moves by way of the stack, and to wait for them.)
+  template <int n>
+  struct Lanes {
+    using Register [[gnu::vector_size(n * sizeof(T))]] = T;
+    using InMemory [[gnu::vector_size(n * sizeof(T)), gnu::aligned(alignof(T)), gnu::may_alias]] =
+        T;
+    static const InMemory& at(const T* x) { return *reinterpret_cast<const InMemory*>(x); }
+    static InMemory& at(T* x) { return *reinterpret_cast<InMemory*>(x); }
+  };
+
   /// Four columns of four elements each, `from_stride` apart, become four rows.
   static void transpose4(const T* from, Index from_stride, T* to, Index to_stride) {
-    using Four [[gnu::vector_size(4 * sizeof(T))]] = T;
-    Four c0, c1, c2, c3;
-    __builtin_memcpy(&c0, from, sizeof(Four));
-    __builtin_memcpy(&c1, from + from_stride, sizeof(Four));
-    __builtin_memcpy(&c2, from + 2 * from_stride, sizeof(Four));
-    __builtin_memcpy(&c3, from + 3 * from_stride, sizeof(Four));
-    const Four low01 = __builtin_shufflevector(c0, c1, 0, 4, 1, 5);
-    const Four high01 = __builtin_shufflevector(c0, c1, 2, 6, 3, 7);
-    const Four low23 = __builtin_shufflevector(c2, c3, 0, 4, 1, 5);
-    const Four high23 = __builtin_shufflevector(c2, c3, 2, 6, 3, 7);
-    const Four r0 = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
-    const Four r1 = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
-    const Four r2 = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
-    const Four r3 = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
-    __builtin_memcpy(to, &r0, sizeof(Four));
-    __builtin_memcpy(to + to_stride, &r1, sizeof(Four));
-    __builtin_memcpy(to + 2 * to_stride, &r2, sizeof(Four));
-    __builtin_memcpy(to + 3 * to_stride, &r3, sizeof(Four));
+    using Four = Lanes<4>;
+    typename Four::Register c[4], pairs[4];
+    for (Index i = 0; i < 4; ++i) c[i] = Four::at(from + i * from_stride);
+    for (Index i = 0; i < 4; i += 2) {
+      pairs[i] = __builtin_shufflevector(c[i], c[i + 1], 0, 4, 1, 5);
+      pairs[i + 1] = __builtin_shufflevector(c[i], c[i + 1], 2, 6, 3, 7);
+    }
+    for (Index i = 0; i < 2; ++i) {
+      T* const row = to + 2 * i * to_stride;
+      Four::at(row) = __builtin_shufflevector(pairs[i], pairs[i + 2], 0, 1, 4, 5);
+      Four::at(row + to_stride) = __builtin_shufflevector(pairs[i], pairs[i + 2], 2, 3, 6, 7);
+    }
   }
 
   /// The same with eight.
   static void transpose8(const T* from, Index from_stride, T* to, Index to_stride) {
-    using Eight [[gnu::vector_size(8 * sizeof(T))]] = T;
-    Eight c[8], pairs[8], fours[8];
-    for (Index i = 0; i < 8; ++i) __builtin_memcpy(&c[i], from + i * from_stride, sizeof(Eight));
+    using Eight = Lanes<8>;
+    typename Eight::Register c[8], pairs[8], fours[8];
+    for (Index i = 0; i < 8; ++i) c[i] = Eight::at(from + i * from_stride);
     for (Index i = 0; i < 8; i += 2) {
       pairs[i] = __builtin_shufflevector(c[i], c[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
       pairs[i + 1] = __builtin_shufflevector(c[i], c[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
@@ -265,11 +270,10 @@ struct Gemm {
       }
     }
     for (Index i = 0; i < 4; ++i) {
-      const Eight low = __builtin_shufflevector(fours[i], fours[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-      const Eight high =
+      Eight::at(to + i * to_stride) =
+          __builtin_shufflevector(fours[i], fours[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+      Eight::at(to + (i + 4) * to_stride) =
           __builtin_shufflevector(fours[i], fours[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-      __builtin_memcpy(to + i * to_stride, &low, sizeof(Eight));
-      __builtin_memcpy(to + (i + 4) * to_stride, &high, sizeof(Eight));
     }
   }
 
