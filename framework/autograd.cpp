@@ -42,10 +42,24 @@ struct Graveyard {
 };
 constinit thread_local Graveyard graveyard{};
 
+/// The nodes that this thread made last, in turn. Who walks over the tape learns of one node from
+/// another: to wait for none of them, it asks for those that were made shortly before this one.
+struct MadeLast {
+  const Node* nodes[4];
+  unsigned next;
+};
+constinit thread_local MadeLast made_last{};
+
+void remember(Node& node) {
+  const Node*& place = made_last.nodes[made_last.next++ % std::size(made_last.nodes)];
+  node.earlier = std::exchange(place, &node);
+}
+
 [[gnu::noinline]] void dig() {
   graveyard.digging = true;
   while (Node* dead = graveyard.first) {
     graveyard.first = dead->next_dead;
+    dead->earlier->prefetch();
     const std::uint32_t bytes = dead->allocated;
     dead->~Node();
     pool_release(dead, bytes);
@@ -85,6 +99,7 @@ void Node::release_buffers() noexcept {
 void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value, Keep keep,
           std::uint32_t size) {
   const TensorImpl& result = *value.impl_ref();
+  remember(node);
   node.op = op;
   node.allocated = size;
   node.input_count = static_cast<std::uint32_t>(inputs.size());
@@ -94,12 +109,11 @@ void link(Node& node, const char* op, const Inputs& inputs, const Tensor& value,
   Ref<Node>* const places = node.inputs();
   Saved* const saved = node.saves ? node.saved() : nullptr;
   inputs.each([&](std::size_t i, const Tensor& x) {
-    new (places + i) Ref<Node>(x.impl().node);
+    new (places + i) Ref<Node>(x.impl_ref()->node);
     if (saved) {
       new (saved + i) Saved;
       if (keep.has_input(static_cast<int>(i))) saved[i] = {x, version(x)};
     }
-    return false;
   });
   const TensorImpl& first = *inputs[0].impl_ref();
   node.is_view = places[0] && result.storage == first.storage && &result != &first;

@@ -125,6 +125,7 @@ struct Node {
   Shape shape;               ///< of the output
   Tensor grad;               ///< .grad
   std::vector<std::pair<std::int64_t, Hook>>* hooks = nullptr;
+  const Node* earlier = nullptr;  ///< made shortly before, and perhaps gone: to be prefetched
 
   Node() = default;
   Node(const Node&) = delete;
@@ -277,18 +278,15 @@ class Inputs {
   const Tensor& operator[](std::size_t i) const {
     return tensors_ ? tensors_[i] : list_.begin()[i].get();
   }
-  /// Calls f(i, input i) until it returns true; whether it did.
+  /// Calls f(i, input i) for each.
   template <class F>
-  bool each(const F& f) const {
+  void each(const F& f) const {
     if (tensors_) {
-      for (std::size_t i = 0; i < size_; ++i)
-        if (f(i, tensors_[i])) return true;
+      for (std::size_t i = 0; i < size_; ++i) f(i, tensors_[i]);
     } else {
       const auto* const list = list_.begin();
-      for (std::size_t i = 0; i < size_; ++i)
-        if (f(i, list[i].get())) return true;
+      for (std::size_t i = 0; i < size_; ++i) f(i, list[i].get());
     }
-    return false;
   }
 
  private:
@@ -297,8 +295,11 @@ class Inputs {
   std::size_t size_;
 };
 
+/// Throws ValueError for an undefined one.
 inline bool any_requires_grad(const Inputs& inputs) {
-  return inputs.each([](std::size_t, const Tensor& x) { return x.requires_grad(); });
+  bool any = false;
+  inputs.each([&any](std::size_t, const Tensor& x) { any |= x.requires_grad(); });
+  return any;
 }
 /// The operation that a node is a result of, if that has several; otherwise the node itself.
 const Node* operation_of(const Node* node);

@@ -537,6 +537,12 @@ TEST_CASE("autograd: errors say what is wrong and what to do") {
                        "set_grad: the gradient has shape (3), the tensor (2)", ShapeError);
   CHECK_THROWS_WITH_AS(x.set_grad(ones({2})), "set_grad: the gradient is f32, the tensor f64",
                        DTypeError);
+  // An operation of one's own names an undefined input wherever it stands.
+  const auto rule = [](Back& back) { back.add(0, back.grad); };
+  for (const auto& [a, b] : {std::pair{x, Tensor()}, {Tensor(), x}})
+    for (const Keep keep : {Keep::none, Keep::inputs})
+      CHECK_THROWS_WITH_AS(record("own", {a, b}, zeros({2}, DType::f64), keep, rule),
+                           "tensor: undefined (made by Tensor())", ValueError);
   CHECK_FALSE(plain.grad().defined());
   // None of this left anything behind.
   CHECK_FALSE(x.grad().defined());
