@@ -59,7 +59,7 @@ void remember(Node& node) {
   graveyard.digging = true;
   while (Node* dead = graveyard.first) {
     graveyard.first = dead->next_dead;
-    dead->earlier->prefetch();
+    prefetch(dead->earlier);
     const std::uint32_t bytes = dead->allocated;
     dead->~Node();
     pool_release(dead, bytes);

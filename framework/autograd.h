@@ -125,7 +125,7 @@ struct Node {
   Shape shape;               ///< of the output
   Tensor grad;               ///< .grad
   std::vector<std::pair<std::int64_t, Hook>>* hooks = nullptr;
-  const Node* earlier = nullptr;  ///< made shortly before, and perhaps gone: to be prefetched
+  const void* earlier = nullptr;  ///< a node made shortly before, and perhaps gone: for prefetch()
 
   Node() = default;
   Node(const Node&) = delete;
@@ -136,11 +136,6 @@ struct Node {
   /// Lets go of everything that the rule captured.
   virtual void drop_rule() noexcept {}
   void release_buffers() noexcept;
-  /// Asks the processor for the lines of memory that it lies in.
-  void prefetch() const {
-    for (int line = 0; line < 4; ++line)
-      __builtin_prefetch(reinterpret_cast<const char*>(this) + 64 * line);
-  }
 
   /// What the operation was applied to; null where an input needs no gradient. They lie at the end
   /// of this object.

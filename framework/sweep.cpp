@@ -74,7 +74,7 @@ Back::Sweep::Sweep(const std::vector<Tensor>& roots) {
     }
     if (node->sweep != 0) outer.push_back({node, node->sweep, node->entry});
     node->sweep = id;
-    node->earlier->prefetch();
+    detail::prefetch(node->earlier);
     return true;
   };
   for (const Tensor& root : roots) {

@@ -24,6 +24,12 @@ struct Leaf final : Node {
   std::vector<RowGrad> rows;
 };
 
+/// Asks the processor for the lines of memory that a node lies in, or lay in: it may be gone.
+inline void prefetch(const void* node) {
+  for (int line = 0; line < 4; ++line)
+    __builtin_prefetch(static_cast<const char*>(node) + 64 * line);
+}
+
 /// Memory from the pool, so that sweeping again and again asks the system for none.
 template <class T>
 struct PoolAllocator {
@@ -181,7 +187,7 @@ class SweepEntries {
     for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block)
       for (SweepEntry* entry = end_of(*block); entry != *block;) {
         --entry;
-        if (entry - *block > 1) entry[-2].node->prefetch();
+        if (entry - *block > 1) prefetch(entry[-2].node);
         f(*entry);
       }
   }
