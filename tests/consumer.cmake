@@ -51,6 +51,12 @@ function(check_headers prefix)
   run(${CXX} -std=c++20 ${options} -fsyntax-only -I ${prefix}/include ${work}/headers.cpp)
 endfunction()
 
+# What follows removes a directory that is named by arguments.
+foreach(name KIND BUILD SOURCE WORK CXX GENERATOR)
+  if(NOT ${name})
+    message(FATAL_ERROR "consumer.cmake: the argument ${name} is missing")
+  endif()
+endforeach()
 set(work ${WORK}/${KIND})
 file(REMOVE_RECURSE ${work})
 
