@@ -280,9 +280,39 @@ struct FusedRule {
 
 }  // namespace
 
-FusedFunction::FusedFunction(Call call, int arguments, int results)
-    : call_(call), arguments_(arguments), results_(results) {}
+FusedFunction::FusedFunction(Call function, int arguments, int results, int states)
+    : call_(function), arguments_(arguments), results_(results), states_(states) {}
 FusedFunction::~FusedFunction() = default;
+
+FusedProgram* FusedFunction::program_for(const Tensor* arguments, std::uint32_t differentiate) {
+  const auto n = static_cast<std::size_t>(arguments_);
+  const auto is_for = [&](const FusedProgram& p) {
+    if (p.differentiate != differentiate) return false;
+    for (std::size_t k = 0; k < n; ++k)
+      if (arguments[k].dtype() != p.dtype || arguments[k].shape() != p.shapes[k]) return false;
+    return true;
+  };
+  for (const auto& p : programs_)
+    if (is_for(*p)) return p.get();
+  if (trace || results_ > kFusedResults) return nullptr;
+  auto made = Ref<FusedProgram>::adopt(new FusedProgram);
+  made->dtype = arguments[0].dtype();
+  made->differentiate = differentiate;
+  made->states = states_;
+  for (std::size_t k = 0; k < n; ++k) {
+    if (!is_floating(made->dtype) || arguments[k].dtype() != made->dtype) return nullptr;
+    made->shapes.push_back(arguments[k].shape());
+  }
+  try {
+    make_program(*made, call_, results_);
+  } catch (const TraceStop&) {
+  } catch (const Error&) {  // it comes again, about the arguments themselves
+    return nullptr;
+  }
+  if (programs_.size() == kMostPrograms) programs_.erase(programs_.begin());
+  programs_.push_back(std::move(made));
+  return programs_.back().get();
+}
 
 void FusedFunction::operator()(const Tensor* arguments, Tensor* results) {
   if (watched() && opens_chains()) [[unlikely]] {
@@ -299,40 +329,7 @@ void FusedFunction::operator()(const Tensor* arguments, Tensor* results) {
     }
     if (recording) differentiate |= static_cast<std::uint32_t>(arguments[k].requires_grad()) << k;
   }
-  const auto is_for = [&](const FusedProgram& p) {
-    if (p.differentiate != differentiate) return false;
-    for (std::size_t k = 0; k < n; ++k)
-      if (arguments[k].dtype() != p.dtype || arguments[k].shape() != p.shapes[k]) return false;
-    return true;
-  };
-  FusedProgram* program = nullptr;
-  for (const auto& p : programs_)
-    if (is_for(*p)) {
-      program = p.get();
-      break;
-    }
-  if (!program && !trace && results_ <= kFusedResults) {
-    auto made = Ref<FusedProgram>::adopt(new FusedProgram);
-    made->dtype = arguments[0].dtype();
-    made->differentiate = differentiate;
-    bool fits = is_floating(made->dtype);
-    for (std::size_t k = 0; k < n; ++k) {
-      made->shapes.push_back(arguments[k].shape());
-      fits = fits && arguments[k].dtype() == made->dtype;
-    }
-    if (fits) {
-      try {
-        make_program(*made, call_, results_);
-      } catch (const TraceStop&) {
-      } catch (const Error&) {  // it comes again, about the arguments themselves
-        call_(arguments, results);
-        return;
-      }
-      if (programs_.size() == kMostPrograms) programs_.erase(programs_.begin());
-      programs_.push_back(std::move(made));
-      program = programs_.back().get();
-    }
-  }
+  FusedProgram* program = program_for(arguments, differentiate);
   if (trace || !program || !program->possible) {
     call_(arguments, results);
     return;

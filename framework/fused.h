@@ -16,6 +16,8 @@ namespace unroll {
 namespace detail {
 
 inline constexpr int kFusedArguments = 8;
+inline constexpr int kSequenceArguments = 12;
+inline constexpr int kFusedProducts = 6;
 inline constexpr int kFusedResults = 4;
 
 /// How many tensors a value has (for_each_tensor.h), or -1 if its type does not say.
@@ -46,16 +48,31 @@ class FusedFunction {
   /// Calls the function: reads as many tensors as it has arguments, writes its results.
   using Call = void (*)(const Tensor* arguments, Tensor* results);
 
-  FusedFunction(Call call, int arguments, int results);
+  /// `states`, if not -1: the function is f(x, state, weights), where the state is so many tensors,
+  /// and returns the next state, or an output and the next state.
+  FusedFunction(Call call, int arguments, int results, int states = -1);
   ~FusedFunction();
   FusedFunction(const FusedFunction&) = delete;
   FusedFunction& operator=(const FusedFunction&) = delete;
   /// Arguments that nobody else holds may be written over.
   void operator()(const Tensor* arguments, Tensor* results);
+  /// All time steps of a sequence as one operation, from the last one on if `reverse`. `arguments`:
+  /// xs [T, B, I] in the place of x, the state before the first step, the weights. `results`: the
+  /// outputs [T, B, ...] (without an output of its own: of the first tensor of the state) and the
+  /// state after the last step. Returns the width of the widest product or result; or 0, and has
+  /// done nothing, if f does anything else than multiply x and state, each as it is, by weights,
+  /// and then what fused() is for.
+  std::int64_t over_time(const Tensor* arguments, bool reverse, Tensor* results);
+  /// As it stands.
+  void call(const Tensor* arguments, Tensor* results) const { call_(arguments, results); }
+  int states() const { return states_; }
+  bool has_output() const { return results_ > states_; }
 
  private:
+  FusedProgram* program_for(const Tensor* arguments, std::uint32_t differentiate);
+
   Call call_;
-  int arguments_, results_;
+  int arguments_, results_, states_;
   std::vector<Ref<FusedProgram>> programs_;
 };
 

@@ -57,7 +57,8 @@ class NeededValues {
     const TracedValue& value = program_.values[v];
     if (value.kind == Kind::constant) return;
     if (value.kind == Kind::argument) {
-      if (v < program_.shapes.size()) program_.kept_arguments |= 1u << v;
+      for (std::size_t k = 0; k < program_.shapes.size(); ++k)
+        if (program_.argument_value(k) == w.value) program_.kept_arguments |= 1u << k;
       return;
     }
     // What costs one multiplication is not worth the memory.
@@ -96,8 +97,10 @@ void reuse_argument(FusedProgram& program) {
   const auto place = [&](std::size_t a, std::size_t k) {
     const Shape &argument = program.shapes[a],
                 &kept = program.values[static_cast<std::size_t>(program.kept[k].value)].shape;
-    const bool fits = (program.kept_arguments >> a & 1u) == 0 && argument.size() == kept.size() &&
-                      !kept.empty() && std::equal(kept.begin(), kept.end() - 1, argument.begin()) &&
+    const bool is_temporary = program.states < 0 || a >= program.given();
+    const bool fits = is_temporary && (program.kept_arguments >> a & 1u) == 0 &&
+                      argument.size() == kept.size() && !kept.empty() &&
+                      std::equal(kept.begin(), kept.end() - 1, argument.begin()) &&
                       rows_of(argument) == program.rows;
     return fits ? program.forward.overwrites(program.kept_array(k), program.argument_array(a)) : -1;
   };
@@ -151,9 +154,9 @@ void assemble(FusedProgram& program, const std::vector<std::vector<Window>>& con
     throw TraceStop();
   Assembler forward(program.values), backward(program.values);
   for (std::size_t k = 0; k < n; ++k) {
-    forward.give(static_cast<int>(k), program.argument_array(k));
+    forward.give(program.argument_value(k), program.argument_array(k));
     if ((program.kept_arguments >> k & 1u) != 0)
-      backward.give(static_cast<int>(k), program.argument_array(k));
+      backward.give(program.argument_value(k), program.argument_array(k));
   }
   for (std::size_t k = 0; k < m; ++k) {
     forward.want(contents[k], program.result_array(k));
@@ -198,10 +201,17 @@ void check_shapes(const FusedProgram& program, const Trace& traced, std::size_t 
                   FusedFunction::Call call, const std::vector<Tensor>& results) {
   const GradMode off(false);
   Trace again(program.dtype, program.rows);
+  again.may_multiply = program.states >= 0;
   std::vector<Tensor> arguments, ys(results.size());
   for (const Shape& shape : program.shapes) arguments.push_back(again.argument(shape));
   call(arguments.data(), ys.data());
-  bool same = again.values.size() == values;
+  bool same = again.values.size() == values && again.products.size() == traced.products.size();
+  for (std::size_t i = 0; same && i < again.products.size(); ++i) {
+    const Trace::Product &a = again.products[i], &b = traced.products[i];
+    same = a.x == b.x && a.w == b.w && a.bias == b.bias && a.addend == b.addend &&
+           a.transposed == b.transposed && a.value == b.value &&
+           a.tensor.shape() == b.tensor.shape();
+  }
   for (std::size_t i = 0; same && i < values; ++i) {
     const TracedValue &a = again.values[i], &b = traced.values[i];
     same = a.kind == b.kind && a.op == b.op && a.operands == b.operands &&
@@ -212,29 +222,85 @@ void check_shapes(const FusedProgram& program, const Trace& traced, std::size_t 
   if (!same) throw TraceStop();
 }
 
+/// Throws if a time step is none that can be run over a sequence.
+void check_step(const FusedProgram& program, std::size_t forward_values,
+                const std::vector<std::vector<Window>>& contents) {
+  std::vector<int> uses(program.shapes.size());
+  const auto use = [&](const Window& w) {
+    for (std::size_t k = 0; k < uses.size(); ++k) uses[k] += program.argument_value(k) == w.value;
+  };
+  for (std::size_t i = 0; i < forward_values; ++i)
+    std::for_each_n(program.values[i].in, program.values[i].operands, use);
+  for (const auto& content : contents) std::for_each(content.begin(), content.end(), use);
+
+  const auto states = static_cast<std::size_t>(program.states);
+  const std::size_t own_output = program.results.size() - states;
+  bool fits = program.results[0].shape.size() == 2;
+  for (std::size_t k = 0; k <= states; ++k) {
+    const Shape& shape = program.shapes[k];
+    fits = fits && shape.size() == 2 && shape[0] == program.rows;
+    if (k > 0) fits = fits && program.results[k - 1 + own_output].shape == shape;
+  }
+  for (std::size_t k = 0; k < program.given(); ++k)
+    if ((program.weights >> k & 1u) != 0) fits = fits && k > states && uses[k] == 0;
+  for (const Trace::Product& p : program.products) {
+    fits = fits && p.x <= program.states &&
+           (p.bias <= 0 || (p.bias > program.states &&
+                            program.shapes[static_cast<std::size_t>(p.bias)].size() == 1));
+    // What another product is added to is that sum from then on: nobody else may use it.
+    if (p.addend >= 0)
+      fits = fits && uses[program.given() + static_cast<std::size_t>(p.addend)]++ == 0;
+  }
+  if (!fits) throw TraceStop();
+}
+
+/// What the rows of a program are the rows of: a time step's input, or the argument with most rows.
+const Shape& lead_of(const FusedProgram& program) {
+  const Shape* lead = &program.shapes[0];
+  if (program.states >= 0) return *lead;
+  for (const Shape& shape : program.shapes)
+    if (rows_of(shape) > rows_of(*lead) ||
+        (rows_of(shape) == rows_of(*lead) && shape.size() > lead->size()))
+      lead = &shape;
+  return *lead;
+}
+
+/// Arguments that a time step multiplies by, as bits.
+std::uint32_t find_weights(const FusedProgram& program, FusedFunction::Call call, std::size_t m) {
+  if (program.states < 0) return 0;
+  const GradMode off(false);
+  Trace trial(program.dtype, program.rows);
+  trial.may_multiply = true;
+  std::vector<Tensor> arguments, results(m);
+  for (const Shape& shape : program.shapes) arguments.push_back(trial.argument(shape));
+  call(arguments.data(), results.data());
+  std::uint32_t weights = 0;
+  for (const Trace::Product& p : trial.products) weights |= 1u << p.w;
+  return weights;
+}
+
 }  // namespace
 
 void make_program(FusedProgram& program, FusedFunction::Call call, int result_count,
                   const FusedProgram* base) {
-  const std::size_t n = program.shapes.size(), m = static_cast<std::size_t>(result_count);
-  Shape lead;
-  for (const Shape& shape : program.shapes)
-    if (rows_of(shape) > program.rows ||
-        (rows_of(shape) == program.rows && shape.size() > lead.size())) {
-      program.rows = rows_of(shape);
-      lead = shape;
-    }
+  std::size_t n = program.shapes.size();
+  const std::size_t m = static_cast<std::size_t>(result_count);
+  const Shape lead = lead_of(program);
+  program.rows = rows_of(lead);
   if (program.rows == 0) throw TraceStop();
+  program.weights = find_weights(program, call, m);
   GradMode recording(program.differentiate != 0);
   Trace traced(program.dtype, program.rows);
+  traced.may_multiply = program.states >= 0;
   std::vector<Tensor> arguments, results(m);
   bool widened = false;
   for (std::size_t k = 0; k < n; ++k) {
     Shape shape = program.shapes[k];
     const bool wanted = (program.differentiate >> k & 1u) != 0;
-    if (rows_of(shape) != program.rows && rows_of(shape) != 1) throw TraceStop();
+    const bool is_weight = (program.weights >> k & 1u) != 0;
+    if (!is_weight && rows_of(shape) != program.rows && rows_of(shape) != 1) throw TraceStop();
     // One that repeats in others has the gradient of one that does not; the tape sums it.
-    if (wanted && repeats_in(shape, lead) &&
+    if ((wanted || program.states >= 0) && !is_weight && repeats_in(shape, lead) &&
         !std::equal(shape.begin(), shape.end() - !shape.empty(), lead.begin(),
                     lead.end() - !lead.empty())) {
       const std::int64_t width = width_of(shape);
@@ -249,6 +315,13 @@ void make_program(FusedProgram& program, FusedFunction::Call call, int result_co
   traced.forward = false;
   const std::size_t forward_values = traced.values.size();
   if (widened) check_shapes(program, traced, forward_values, call, results);
+  if (traced.products.size() > kFusedProducts) throw TraceStop();
+  for (const Trace::Product& p : traced.products) {
+    program.shapes.push_back(p.tensor.shape());
+    arguments.push_back(p.tensor);
+  }
+  program.products = traced.products;
+  n = program.shapes.size();
 
   std::vector<std::vector<Window>> contents;
   for (const Tensor& y : results) {
@@ -298,11 +371,14 @@ void make_program(FusedProgram& program, FusedFunction::Call call, int result_co
       gradient.content = traced.read(g);
       for (std::size_t j = 0; j < k; ++j)
         if (program.gradients[j].content == gradient.content && program.gradients[j].same_as < 0 &&
-            program.gradients[j].shape == gradient.shape)
+            program.gradients[j].shape == gradient.shape && !program.is_state(j) &&
+            !program.is_state(k))
           gradient.same_as = static_cast<int>(j);
     }
   }
   program.values = std::move(traced.values);
+  for (auto& p : program.products) p.tensor = Tensor();
+  if (program.states >= 0) check_step(program, forward_values, contents);
 
   NeededValues needed(program, origins);
   for (const auto& gradient : program.gradients) {

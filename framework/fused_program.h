@@ -28,11 +28,19 @@ struct FusedProgram {
 
   // What it is for.
   DType dtype;
-  std::vector<Shape> shapes;    ///< of the arguments
+  std::vector<Shape> shapes;    ///< of the arguments, and of the products behind them
   std::uint32_t differentiate;  ///< arguments that require a gradient, as bits
+  /// -1, or: the function is a time step, which begins with products, of an input, so many tensors
+  /// of a state, and weights.
+  int states = -1;
 
   bool possible = false;  ///< to run it; if not, the function runs as it stands
   std::int64_t rows = 0;
+  /// Products that the function begins with. From then on each of them is an argument.
+  std::vector<Trace::Product> products;
+  std::uint32_t weights = 0;  ///< arguments that products multiply by, as bits
+  std::size_t given() const { return shapes.size() - products.size(); }  ///< other arguments
+  bool is_state(std::size_t k) const { return k >= 1 && static_cast<int>(k) <= states; }
   std::vector<TracedValue> values;
   Stage forward;
   struct Result {
@@ -45,7 +53,7 @@ struct FusedProgram {
   std::vector<Result> results;
 
   // The derivative.
-  std::uint32_t kept_arguments = 0;  ///< as bits
+  std::uint32_t kept_arguments = 0;  ///< that the backward stage reads, as bits
   struct Kept {
     int value;
     bool in_argument = false;  ///< it lies in the memory of `reused`, not in that of kept values
@@ -75,6 +83,9 @@ struct FusedProgram {
     first_kept = first_result + static_cast<int>(results.size());
     first_seed = first_kept + static_cast<int>(kept.size());
     first_gradient = first_seed + static_cast<int>(seeds.size());
+  }
+  int argument_value(std::size_t k) const {
+    return k < given() ? static_cast<int>(k) : products[k - given()].value;
   }
   int argument_array(std::size_t k) const { return first_argument + static_cast<int>(k); }
   int result_array(std::size_t k) const { return first_result + static_cast<int>(k); }

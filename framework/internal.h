@@ -108,6 +108,27 @@ const Node* weight_of(const TensorImpl& x);
 template <class T>
 const T* packed(const Tensor& b, bool transposed);
 
+/// A matrix that others are multiplied by: w [k, n], or w [n, k] read transposed.
+template <class T>
+class Multiplier {
+ public:
+  Multiplier(const Tensor& w, bool transposed);
+  std::int64_t rows() const { return k_; }     ///< k
+  std::int64_t columns() const { return n_; }  ///< n
+  /// c [m, n] = a [m, k] w + d, which may be c.
+  void operator()(std::int64_t m, kernels::MatrixRef<T> a, T* c, kernels::Addend<T> d = {}) const {
+    if (panels_)
+      kernels::gemm_packed<T>(m, n_, k_, a, panels_, c, n_, false, d);
+    else
+      kernels::gemm<T>(m, n_, k_, a, w_, c, n_, false, d);
+  }
+
+ private:
+  kernels::MatrixRef<T> w_;
+  std::int64_t k_, n_;
+  const T* panels_;
+};
+
 /// Values of a contiguous x, or of a contiguous copy; off the tape.
 Tensor dense(const Tensor& x);
 

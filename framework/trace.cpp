@@ -55,6 +55,42 @@ Tensor Trace::argument(const Shape& shape) {
   return make(shape, {add(std::move(value)), 0, width}, true);
 }
 
+int Trace::argument_number(const Tensor& x) const {
+  const TensorImpl& impl = x.impl();
+  const std::int32_t number = impl.storage->traced;
+  if (number < 0 || !states_[static_cast<std::size_t>(number)].argument || !impl.contiguous)
+    throw TraceStop();
+  const int value = states_[static_cast<std::size_t>(number)].pieces[0].value;
+  if (impl.shape != values[static_cast<std::size_t>(value)].shape) throw TraceStop();
+  return value;
+}
+
+Tensor Trace::product(const Tensor& x, const Tensor& w, const Tensor& bias, bool transposed) {
+  if (!may_multiply || !forward || x.dim() != 2 || w.dim() != 2) throw TraceStop();
+  bool differentiable = x.requires_grad() || w.requires_grad();
+  Product made;
+  made.x = argument_number(x);
+  made.w = argument_number(w);
+  made.transposed = transposed;
+  if (bias.defined()) {
+    differentiable = differentiable || bias.requires_grad();
+    made.bias = argument_number(bias);
+  }
+  if (differentiable && !grad_enabled()) throw TraceStop();
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    const int value = products[i].value;
+    if (value == made.x || value == made.w) throw TraceStop();
+    if (value != made.bias) continue;
+    made.bias = -1;
+    made.addend = static_cast<int>(i);
+  }
+  made.value = static_cast<int>(values.size());
+  made.tensor = argument({x.size(0), w.size(transposed ? 0 : 1)});
+  if (differentiable) made.tensor.requires_grad_();
+  products.push_back(made);
+  return made.tensor;
+}
+
 Tensor Trace::empty(const Shape& shape, DType dtype) {
   if (dtype != dtype_) throw TraceStop();
   return make(shape, {kUnset, 0, shape.empty() ? 1 : shape.back()}, false);

@@ -54,8 +54,21 @@ class Trace {
     std::int64_t column;
   };
   std::vector<Origin> origins;
-  /// A tensor that stands for one that is given from outside.
+  /// A tensor that stands for one that is given from outside. Those are made before all others.
   Tensor argument(const Shape& shape);
+  /// What linear() or matmul() made of matrices that are arguments: x w' (`transposed`) or x w, and
+  /// a bias, which is an argument as well or another product; -1: there is none.
+  struct Product {
+    int x, w;
+    int bias = -1, addend = -1;
+    bool transposed;
+    int value;
+    Tensor tensor;
+  };
+  std::vector<Product> products;
+  bool may_multiply = false;
+  /// A tensor that stands for a product. Throws TraceStop for any other one.
+  Tensor product(const Tensor& x, const Tensor& w, const Tensor& bias, bool transposed);
   /// What the columns of a traced tensor are made of, from left to right.
   std::vector<Window> read(const Tensor& x) const;
 
@@ -77,6 +90,8 @@ class Trace {
     std::int64_t offset, width, rows;
   };
   Place place(const Tensor& x) const;
+  /// The number of an argument as it was given, or the value of a product.
+  int argument_number(const Tensor& x) const;
   Tensor make(const Shape& shape, Window content, bool argument);
   int add(TracedValue value);
   Window instruction(const TracedValue& value);

@@ -6,6 +6,7 @@
 #include "framework/internal.h"
 #include "framework/ops.h"
 #include "framework/step_products.h"
+#include "framework/trace.h"
 
 namespace unroll {
 namespace {
@@ -21,8 +22,8 @@ kernels::MatrixRef<T> matrix(const Tensor& x) {
 /// added: [n] to each row, or [m, n], which may be `out` itself.
 void multiply_matrices(const Tensor& a, const Tensor& b, bool transposed, const Tensor& bias,
                        Tensor& out) {
-  const std::int64_t m = a.shape()[0], k = a.shape()[1], n = b.shape()[!transposed];
-  if (m == 0 || n == 0) return;
+  const std::int64_t m = a.shape()[0];
+  if (m == 0 || b.shape()[!transposed] == 0) return;
   detail::dispatch_floating(a.dtype(), [&]<class T>(T) {
     kernels::Addend<T> d;
     Tensor copy;
@@ -32,14 +33,7 @@ void multiply_matrices(const Tensor& a, const Tensor& b, bool transposed, const 
       d = {detail::read<T>(added), added.dim() == 1 ? 0 : added.strides()[0]};
     }
     T* c = detail::overwrite<T>(out);
-    const T* panels = k > 0 ? detail::packed<T>(b, transposed) : nullptr;
-    if (panels) {
-      kernels::gemm_packed<T>(m, n, k, matrix<T>(a), panels, c, n, false, d);
-      return;
-    }
-    kernels::MatrixRef<T> rb = matrix<T>(b);
-    if (transposed) std::swap(rb.row_stride, rb.col_stride);
-    kernels::gemm<T>(m, n, k, matrix<T>(a), rb, c, n, false, d);
+    detail::Multiplier<T>(b, transposed)(m, matrix<T>(a), c, d);
   });
 }
 
@@ -113,6 +107,17 @@ Tensor with_leading(const Tensor& x, Shape shape) {
 
 }  // namespace
 
+template <class T>
+detail::Multiplier<T>::Multiplier(const Tensor& w, bool transposed)
+    : w_(matrix<T>(w)),
+      k_(w.shape()[transposed]),
+      n_(w.shape()[!transposed]),
+      panels_(k_ > 0 ? packed<T>(w, transposed) : nullptr) {
+  if (transposed) std::swap(w_.row_stride, w_.col_stride);
+}
+template class detail::Multiplier<float>;
+template class detail::Multiplier<double>;
+
 // C = A B: dA = G B^T, dB = A^T G; broadcast leading dimensions are summed by `back`.
 Tensor matmul(const Tensor& a, const Tensor& b) {
   detail::require_floating("matmul", a);
@@ -127,6 +132,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
         a.shape(), b.shape(), a.size(-1), b.dim() == 1 ? 0 : -2, inner);
   if (b.dim() == 2)
     if (Tensor y = detail::StepProducts::find(matmul_weight, a, b, Tensor()); y.defined()) return y;
+  if (detail::trace) return detail::trace->product(a, b, Tensor(), false);
   if (a.dim() == 1) return squeeze(matmul(unsqueeze(a, 0), b), b.dim() == 1 ? 0 : -2);
   if (b.dim() == 1) return squeeze(matmul(a, unsqueeze(b, 1)), -1);
   if (a.dim() > 2 && b.dim() == 2) {  // every row of a meets the same matrix: one large product
@@ -179,6 +185,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   }
   if (!bias.defined() || bias.dim() == 1)
     if (Tensor y = detail::StepProducts::find(linear, x, weight, bias); y.defined()) return y;
+  if (detail::trace) return detail::trace->product(x, weight, bias, true);
   if (x.dim() != 2) {
     Shape shape = x.shape();
     shape[x.dim() - 1] = out;

@@ -1,0 +1,488 @@
+/// fused() over the time steps of a sequence: one operation on the tape for all of them.
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "framework/autograd.h"
+#include "framework/fused.h"
+#include "framework/fused_program.h"
+#include "framework/internal.h"
+#include "framework/ops.h"
+#include "framework/watch.h"
+
+namespace unroll::detail {
+namespace {
+
+/// An array of a program at one time step after the other.
+struct Strip {
+  char* data = nullptr;
+  std::int64_t step = 0;    ///< bytes from one time step to the next
+  std::int64_t stride = 0;  ///< elements from one row to the next
+  Array at(std::int64_t t) const { return {data + t * step, stride}; }
+};
+
+/// All arrays of a stage.
+struct Strips {
+  Strip list[kMostArrays];
+  int count = FusedProgram::first_argument;
+  Array arrays[kMostArrays];
+
+  void add(const Strip& strip) { list[count++] = strip; }
+  /// The arrays of time step t.
+  Array* at(std::int64_t t) {
+    for (int i = FusedProgram::first_argument; i < count; ++i) arrays[i] = list[i].at(t);
+    return arrays;
+  }
+};
+
+/// What stays the same over time.
+struct Sequence {
+  std::int64_t T, B;
+  bool reverse;
+  /// The time step that the walk comes to after `done` others.
+  std::int64_t step(std::int64_t done) const { return reverse ? T - 1 - done : done; }
+  /// A state has T + 1 places: where a time step finds it, and where it leaves it.
+  std::int64_t before(std::int64_t t) const { return reverse ? t + 1 : t; }
+  std::int64_t after(std::int64_t t) const { return reverse ? t : t + 1; }
+};
+
+/// [..., width] as [rows, width].
+Tensor as_matrix(const Tensor& x, std::int64_t rows) {
+  return attach(x.impl().storage, x.dtype(), {rows, x.numel() / rows}, x.impl().offset);
+}
+
+/// Rows of a block [steps, B, width] from time step `first` on.
+Tensor rows_from(const Tensor& block, std::int64_t first, std::int64_t steps) {
+  const std::int64_t width = block.numel() / block.size(0);
+  return attach(block.impl().storage, block.dtype(), {steps * block.size(1), width / block.size(1)},
+                block.impl().offset + first * width);
+}
+
+/// Runs the program forward over a sequence, and is the rule of that.
+class SequenceRule {
+ public:
+  SequenceRule(Ref<FusedProgram> p, FusedFunction::Call f, Tensor x, const Sequence& s)
+      : program_(std::move(p)), call_(f), xs_(std::move(x)), sequence_(s) {}
+
+  /// Computes all time steps; makes what they write to.
+  void forward(const Tensor* arguments) {
+    dispatch_floating(program_->dtype, [&]<class T>(T) { run_forward<T>(arguments); });
+  }
+
+  void operator()(Back& back) const {
+    for (int k = 0; k <= program_->states; ++k)
+      if (result_block(k).impl().storage->version != versions_[k])
+        fail<GraphError>(
+            "backward: the output of scan, a tensor of shape {}, was written in place; the "
+            "gradient needs its old values",
+            result(k).shape());
+    if (back.create_graph())
+      record(back);
+    else
+      dispatch_floating(program_->dtype, [&]<class T>(T) { compute<T>(back); });
+  }
+
+  /// Result k of the operation: the outputs, and the state after the last step.
+  Tensor result(int k) const {
+    const Tensor& block = result_block(k);
+    Shape shape = block.shape();
+    const std::int64_t step = sequence_.B * shape[2];
+    if (k == 0) {
+      shape[0] = sequence_.T;
+      return attach(block.impl().storage, block.dtype(), shape,
+                    output_.defined() ? 0 : sequence_.after(0) * step);
+    }
+    const std::int64_t last = shape[0] > 1 ? sequence_.after(sequence_.step(sequence_.T - 1)) : 0;
+    return attach(block.impl().storage, block.dtype(), {shape[1], shape[2]}, last * step);
+  }
+
+ private:
+  Ref<FusedProgram> program_;
+  FusedFunction::Call call_;
+  Tensor xs_;  ///< contiguous, off the tape
+  Sequence sequence_;
+  Tensor states_[kFusedResults];     ///< [T + 1, B, ...], or [1, B, ...] written over and over
+  Tensor output_;                    ///< [T, B, ...], where it is none of the states
+  Tensor products_[kFusedProducts];  ///< [T, B, ...]
+  Tensor kept_;                      ///< [T, elements]
+  std::uint32_t versions_[1 + kFusedResults] = {};
+
+  /// The result of the program that is the next state's tensor j.
+  int result_of_state(int j) const { return j + (output_.defined() ? 1 : 0); }
+  const Tensor& result_block(int k) const {
+    return k > 0 ? states_[k - 1] : output_.defined() ? output_ : states_[0];
+  }
+  std::int64_t bytes(std::int64_t elements) const { return elements * size_of(program_->dtype); }
+
+  /// The places of one time step in a block [steps, B, width], moved on by `first` steps. A block
+  /// of one step is used in all of them.
+  Strip strip(const Tensor& block, std::int64_t first = 0) const {
+    const std::int64_t width = block.shape()[2], step = bytes(sequence_.B * width);
+    char* data = static_cast<char*>(block.impl().storage->data()) + bytes(block.impl().offset);
+    if (block.shape()[0] == 1) return {data, 0, width};
+    return {data + first * step, step, width};
+  }
+  /// An argument of all time steps alike.
+  Strip constant(const Tensor& x, std::vector<Tensor>& copies) const {
+    copies.push_back(dense(x));
+    const std::int64_t width = width_of(x.shape());
+    return {const_cast<char*>(static_cast<const char*>(read(copies.back()))), 0,
+            x.dim() > 1 && x.numel() == sequence_.B * width ? width : 0};
+  }
+  void add_arguments(Strips& to, const Tensor* arguments, std::vector<Tensor>& copies) const {
+    const FusedProgram& p = *program_;
+    const auto given = static_cast<int>(p.given());
+    to.add(strip(xs_));
+    for (int k = 1; k < given; ++k) {
+      if (k <= p.states)
+        to.add(strip(states_[k - 1], sequence_.before(0)));
+      else
+        to.add((p.weights >> k & 1u) != 0 ? Strip{} : constant(arguments[k], copies));
+    }
+    for (std::size_t i = 0; i < p.products.size(); ++i) to.add(strip(products_[i]));
+  }
+  void add_results(Strips& to) const {
+    if (output_.defined()) to.add(strip(output_));
+    for (int j = 0; j < program_->states; ++j) to.add(strip(states_[j], sequence_.after(0)));
+  }
+  void add_kept(Strips& to) const {
+    const FusedProgram& p = *program_;
+    for (const auto& k : p.kept) {
+      Strip at = k.in_argument ? strip(products_[static_cast<std::size_t>(p.reused) - p.given()])
+                               : Strip{static_cast<char*>(kept_.impl().storage->data()),
+                                       bytes(p.kept_elements), 0};
+      at.data += bytes(k.begin);
+      at.stride = k.stride;
+      to.add(at);
+    }
+  }
+
+  template <class T>
+  void run_forward(const Tensor* arguments);
+  template <class T>
+  void compute(Back& back) const;
+  template <class T>
+  Tensor input_gradient(Back& back, const Tensor* gradients,
+                        const std::vector<Tensor>& arguments) const;
+  void record(Back& back) const;
+};
+
+/// A product with a state, in each time step.
+template <class T>
+struct StepProduct {
+  Multiplier<T> w;
+  Strip from, to, addend;  ///< addend: no data if there is none
+
+  void operator()(std::int64_t rows, std::int64_t t) const {
+    const auto data = [t](const Strip& s) { return static_cast<T*>(s.at(t).data); };
+    w(rows, {data(from), from.stride, 1}, data(to), {data(addend), addend.stride});
+  }
+};
+
+template <class T>
+void SequenceRule::run_forward(const Tensor* arguments) {
+  const FusedProgram& p = *program_;
+  const std::int64_t steps = sequence_.T, B = sequence_.B;
+  const bool differentiate = p.differentiate != 0;
+  const auto block = [&](std::int64_t n, std::int64_t width) {
+    return detail::make({n, B, width}, p.dtype);
+  };
+  const bool has_output = static_cast<int>(p.results.size()) > p.states;
+  if (has_output) output_ = block(steps, p.results[0].width);
+  for (int j = 0; j < p.states; ++j) {
+    const auto k = static_cast<std::size_t>(j);
+    const std::int64_t width = width_of(p.shapes[k + 1]);
+    const bool keep =
+        differentiate || (j == 0 && !has_output) ||
+        !p.forward.has_read(p.argument_array(k + 1), p.result_array(k + (has_output ? 1 : 0)));
+    states_[j] = block(keep ? steps + 1 : 1, width);
+    copy_into(states_[j], keep ? sequence_.before(sequence_.step(0)) * B * width : 0,
+              dense(arguments[j + 1]));
+  }
+  if (p.kept_elements > 0) kept_ = detail::make({steps, p.kept_elements}, p.dtype);
+
+  std::vector<StepProduct<T>> in_each_step;
+  std::vector<Tensor> copies;
+  for (std::size_t i = 0; i < p.products.size(); ++i) {
+    const Trace::Product& product = p.products[i];
+    const Multiplier<T> w(arguments[product.w], product.transposed);
+    Tensor& to = products_[i];
+    Strip addend;
+    if (product.addend >= 0) {
+      to = products_[product.addend];  // added to where it lies
+      addend = strip(to);
+    } else {
+      to = block(differentiate || product.x == 0 ? steps : 1, w.columns());
+      if (product.bias >= 0)
+        addend = product.bias == 0 ? strip(xs_) : constant(arguments[product.bias], copies);
+    }
+    if (product.x == 0) {
+      w(steps * B, {read<T>(xs_), w.rows(), 1}, overwrite<T>(to),
+        {reinterpret_cast<const T*>(addend.data), addend.stride});
+    } else {
+      in_each_step.push_back(
+          {w, strip(states_[product.x - 1], sequence_.before(0)), strip(to), addend});
+    }
+  }
+
+  Strips strips;
+  add_arguments(strips, arguments, copies);
+  add_results(strips);
+  add_kept(strips);
+  for (std::int64_t done = 0; done < steps; ++done) {
+    const std::int64_t t = sequence_.step(done);
+    for (const auto& product : in_each_step) product(B, t);
+    p.forward.run(p.dtype, strips.at(t), B);
+  }
+  for (int k = 0; k <= p.states; ++k) versions_[k] = result_block(k).impl().storage->version;
+}
+
+template <class T>
+void SequenceRule::compute(Back& back) const {
+  const FusedProgram& p = *program_;
+  const std::int64_t steps = sequence_.T, B = sequence_.B;
+  const auto given = static_cast<int>(p.given()), all = static_cast<int>(p.shapes.size());
+  const auto& add =
+      kernels::float_kernels<T>().elementwise[static_cast<std::size_t>(kernels::Op::add)];
+  std::vector<Tensor> arguments, copies;
+  for (int k = 0; k < given; ++k) arguments.push_back(back.in(k));
+
+  // The gradient that comes to a state, and the one that goes on to the time step before, which
+  // may be written over the first unless the chain reads that too late.
+  struct StateGradient {
+    T *now, *next;
+    std::int64_t size;
+    Strip outputs{};  ///< what comes from the outputs
+    bool in_chain = false;
+    std::vector<StepProduct<T>> products{};
+  };
+  Tensor own[2 * kFusedResults];
+  StateGradient gradients_of[kFusedResults];
+  const Tensor& from_outputs = back.grad_of(0);
+  if (from_outputs.defined()) copies.push_back(dense(from_outputs));
+  const Strip outputs = from_outputs.defined() ? strip(copies.back()) : Strip{};
+  for (int j = 0; j < p.states; ++j) {
+    StateGradient& state = gradients_of[j];
+    const auto& gradient = p.gradients[static_cast<std::size_t>(j) + 1];
+    const Shape shape = {B, states_[j].shape()[2]};
+    state.size = shape.numel();
+    state.in_chain = !gradient.content.empty();
+    own[2 * j] = detail::make(shape, p.dtype);
+    state.now = state.next = overwrite<T>(own[2 * j]);
+    if (state.in_chain && gradient.over != result_of_state(j)) {
+      own[2 * j + 1] = detail::make(shape, p.dtype);
+      state.next = overwrite<T>(own[2 * j + 1]);
+    }
+    const Tensor& last = back.grad_of(j + 1);
+    if (last.defined())
+      copy_into(own[2 * j], 0, dense(last));
+    else
+      std::fill_n(state.now, state.size, T(0));
+    if (j > 0 || output_.defined() || !outputs.data) continue;
+    state.outputs = outputs;
+    add(state.size, state.now, state.now,
+        static_cast<const T*>(outputs.at(sequence_.step(steps - 1)).data), nullptr, nullptr);
+  }
+
+  // Where the gradients of the other arguments go.
+  Tensor gradients[kSequenceArguments + kFusedProducts];
+  for (int k = 0; k < all; ++k) {
+    const auto& gradient = p.gradients[static_cast<std::size_t>(k)];
+    if (gradient.content.empty() || p.is_state(static_cast<std::size_t>(k))) continue;
+    gradients[k] = gradient.same_as >= 0
+                       ? gradients[gradient.same_as]
+                       : detail::make({steps, B, width_of(gradient.shape)}, p.dtype);
+  }
+  for (int i = all - given - 1; i >= 0; --i)
+    if (const int to = p.products[static_cast<std::size_t>(i)].addend; to >= 0)
+      gradients[given + to] = gradients[given + i];
+
+  Strips strips;
+  add_arguments(strips, arguments.data(), copies);
+  add_results(strips);
+  add_kept(strips);
+  const int first_seed = strips.count;
+  if (output_.defined()) {
+    if (!outputs.data) copies.push_back(zeros({1, B, output_.shape()[2]}, p.dtype));
+    strips.add(outputs.data ? outputs : strip(copies.back()));
+  }
+  for (int j = 0; j < p.states; ++j) strips.add({});
+  const int first_gradient = strips.count;
+  for (int k = 0; k < all; ++k) strips.add(gradients[k].defined() ? strip(gradients[k]) : Strip{});
+
+  for (int i = 0; i < all - given; ++i) {
+    const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
+    if (!p.is_state(static_cast<std::size_t>(product.x)) || !gradients[given + i].defined())
+      continue;
+    gradients_of[product.x - 1].products.push_back(
+        {Multiplier<T>(arguments[static_cast<std::size_t>(product.w)], !product.transposed),
+         strip(gradients[given + i]),
+         {},
+         {}});
+  }
+
+  for (std::int64_t left = steps; left-- > 0;) {
+    const std::int64_t t = sequence_.step(left);
+    for (int j = 0; j < p.states; ++j) {
+      const StateGradient& state = gradients_of[j];
+      const std::int64_t width = states_[j].shape()[2];
+      strips.list[first_seed + result_of_state(j)] = {reinterpret_cast<char*>(state.now), 0, width};
+      strips.list[first_gradient + 1 + j] = {reinterpret_cast<char*>(state.next), 0, width};
+    }
+    p.backward.run(p.dtype, strips.at(t), B);
+    for (int j = 0; j < p.states; ++j) {
+      StateGradient& state = gradients_of[j];
+      if (left == 0 && !back.needs(j + 1)) continue;
+      const std::int64_t width = states_[j].shape()[2];
+      const T* rest = left > 0 && state.outputs.data
+                          ? static_cast<const T*>(state.outputs.at(sequence_.step(left - 1)).data)
+                          : nullptr;
+      bool begun = state.in_chain;
+      for (auto& product : state.products) {
+        const T* addend = begun ? state.next : std::exchange(rest, nullptr);
+        product.w(B, {static_cast<const T*>(product.from.at(t).data), product.from.stride, 1},
+                  state.next, {addend, width});
+        begun = true;
+      }
+      if (rest && begun)
+        add(state.size, state.next, state.next, rest, nullptr, nullptr);
+      else if (rest)
+        std::copy_n(rest, state.size, state.next);
+      else if (!begun)
+        std::fill_n(state.next, state.size, T(0));
+      std::swap(state.now, state.next);
+    }
+  }
+
+  if (back.needs(0)) back.add(0, input_gradient<T>(back, gradients, arguments));
+  for (int j = 0; j < p.states; ++j)
+    if (back.needs(j + 1))
+      back.add(j + 1, own[2 * j + (gradients_of[j].now == read<T>(own[2 * j]) ? 0 : 1)]);
+  const auto add_to_weight = [&](int k, const Tensor& g) {
+    back.add(k, arguments[static_cast<std::size_t>(k)].dim() == 1 ? as_matrix(g, steps * B) : g);
+  };
+  for (int k = p.states + 1; k < given; ++k)
+    if (gradients[k].defined()) add_to_weight(k, gradients[k]);
+  for (int i = 0; i < all - given; ++i) {
+    const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
+    if (!gradients[given + i].defined()) continue;
+    const Tensor g = as_matrix(gradients[given + i], steps * B);
+    const Tensor x = product.x == 0 ? as_matrix(xs_, steps * B)
+                                    : rows_from(states_[product.x - 1], sequence_.before(0), steps);
+    if (product.transposed)
+      back.add_product(product.w, g, x);
+    else
+      back.add_product(product.w, x, g);
+    if (product.bias > 0) add_to_weight(product.bias, gradients[given + i]);
+  }
+}
+
+/// That of the chain, of products to which x is added, and of products with x.
+template <class T>
+Tensor SequenceRule::input_gradient(Back& back, const Tensor* gradients,
+                                    const std::vector<Tensor>& arguments) const {
+  const auto& products = program_->products;
+  const Tensor* const of_products = gradients + program_->given();
+  Tensor sum = gradients[0];
+  for (std::size_t i = 0; i < products.size(); ++i)
+    if (products[i].bias == 0 && of_products[i].defined())
+      sum = sum.defined() ? sum + of_products[i] : of_products[i];
+  bool own = false;  // nobody else reads it
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    const Trace::Product& product = products[i];
+    if (product.x != 0 || !of_products[i].defined()) continue;
+    const Multiplier<T> w(arguments[static_cast<std::size_t>(product.w)], !product.transposed);
+    const Tensor before = sum;
+    if (!own) sum = back.place(0);
+    if (!sum.defined()) sum = detail::make(xs_.shape(), program_->dtype);
+    own = true;
+    w(sequence_.T * sequence_.B, {read<T>(of_products[i]), w.rows(), 1}, overwrite<T>(sum),
+      {before.defined() ? read<T>(before) : nullptr, w.columns()});
+  }
+  return sum.defined() ? sum : zeros(xs_.shape(), program_->dtype);
+}
+
+/// The time steps once more, as operations of the tape, and their derivative.
+void SequenceRule::record(Back& back) const {
+  const std::size_t given = program_->given(), m = program_->results.size();
+  const auto state_count = static_cast<std::size_t>(program_->states);
+  std::vector<Tensor> inputs;
+  for (std::size_t k = 0; k < given; ++k) {
+    const Tensor& x = back.in(static_cast<int>(k));
+    // Hooks of x are for the whole gradient, which is not made here.
+    inputs.push_back(unroll::record("alias", {x}, x.detach(), Keep::none,
+                                    [](Back& to_x) { to_x.add(0, to_x.grad); }));
+  }
+  std::vector<Tensor> now = inputs, next(m), outputs(static_cast<std::size_t>(sequence_.T));
+  for (std::int64_t done = 0; done < sequence_.T; ++done) {
+    const std::int64_t t = sequence_.step(done);
+    now[0] = select(inputs[0], 0, t);
+    call_(now.data(), next.data());
+    outputs[static_cast<std::size_t>(t)] = next[0];
+    for (std::size_t j = 0; j < state_count; ++j) now[1 + j] = next[m - state_count + j];
+  }
+  now[0] = stack(outputs);
+  std::vector<Tensor> ys, seeds, xs_of_grad;
+  for (std::size_t k = 0; k <= state_count; ++k) {
+    const Tensor& g = back.grad_of(static_cast<int>(k));
+    if (!g.defined() || !now[k].requires_grad()) continue;
+    ys.push_back(now[k]);
+    seeds.push_back(g);
+  }
+  if (ys.empty()) return;
+  for (const Tensor& x : inputs)
+    if (x.requires_grad()) xs_of_grad.push_back(x);
+  const auto gs =
+      grad(ys, xs_of_grad, {.create_graph = true, .grad_outputs = seeds, .allow_unused = true});
+  auto g = gs.begin();
+  for (std::size_t k = 0; k < given; ++k) {
+    if (!inputs[k].requires_grad()) continue;
+    if (g->defined()) back.add(static_cast<int>(k), *g);
+    ++g;
+  }
+}
+
+}  // namespace
+
+std::int64_t FusedFunction::over_time(const Tensor* arguments, bool reverse, Tensor* results) {
+  const Tensor& xs = arguments[0];
+  if (trace || watched() || xs.dim() != 3 || xs.numel() == 0 || !is_floating(xs.dtype())) return 0;
+  const auto n = static_cast<std::size_t>(arguments_);
+  Tensor step[kSequenceArguments];
+  bool any = false;
+  std::uint32_t differentiate = 0;
+  for (std::size_t k = 0; k < n; ++k) {
+    if (!arguments[k].defined()) return 0;
+    step[k] = arguments[k];
+    const bool is_state = k >= 1 && static_cast<int>(k) <= states_;
+    const bool requires_grad = grad_enabled() && arguments[k].requires_grad();
+    any = any || requires_grad;
+    if (requires_grad || is_state) differentiate |= 1u << k;
+  }
+  if (!any) differentiate = 0;
+  Tensor steps = dense(xs);
+  step[0] = attach(steps.impl().storage, xs.dtype(), {xs.size(1), xs.size(2)}, 0);
+  FusedProgram* program = program_for(step, differentiate);
+  if (!program || !program->possible) return 0;
+
+  SequenceRule rule(Ref<FusedProgram>::share(program), call_, std::move(steps),
+                    {xs.size(0), xs.size(1), reverse});
+  rule.forward(arguments);
+  for (int k = 0; k <= states_; ++k) results[k] = rule.result(k);
+  std::int64_t widest = 0;
+  for (std::size_t i = 0; i < program->products.size(); ++i)
+    widest = std::max(widest, program->shapes[program->given() + i][1]);
+  for (const auto& made : program->results) widest = std::max(widest, made.width);
+  if (differentiate == 0) return widest;
+  record_all("scan", Inputs(arguments, n), results, 1 + states_, Keep::inputs, std::move(rule));
+  const int own_output = results_ - states_;
+  for (int k = 0; k <= states_; ++k) {
+    const int made = k == 0 ? 0 : k - 1 + own_output;
+    if (!program->results[static_cast<std::size_t>(made)].differentiable)
+      results[k].impl().node.reset();
+  }
+  return widest;
+}
+
+}  // namespace unroll::detail
