@@ -54,6 +54,10 @@ AnyCell::AnyCell(std::int64_t inputs, std::int64_t hidden, CellType type)
   std::visit([&](const auto& cell) { absorb(cell, ""); }, cell_);
 }
 
+Equations AnyCell::equations() const {
+  return std::visit([](const auto& cell) { return cell.equations(); }, cell_);
+}
+
 AnyCell::State AnyCell::initial_state(std::int64_t batch) const {
   return std::visit([&](const auto& cell) { return detail::tensors_of(cell.initial_state(batch)); },
                     cell_);

@@ -38,6 +38,8 @@ struct AnyCell : Module {
   State step(const Tensor& x, const State& state) const;
   /// The same under dropout of the recurrent connections (recurrent.h). mask: [B, hidden_size].
   State step(const Tensor& x, const State& state, const Tensor& mask) const;
+  /// Those of the cell that it is.
+  Equations equations() const;
 
   std::int64_t input_size;   ///< numbers per time step that go in
   std::int64_t output_size;  ///< of h: hidden_size

@@ -44,6 +44,14 @@ Tensor RNNCellBase::project(const Tensor& xs, const Tensor& bias) const {
   return linear(xs, weight_ih, bias);
 }
 
+Tensor RNNCellBase::or_zeros(const Tensor& bias) const {
+  return bias.defined() ? bias : zeros({weight_hh.size(0)}, weight_hh.dtype());
+}
+
+Tensor RNNCellBase::sum_of_biases() const {
+  return or_zeros(bias_ih.defined() ? bias_ih + bias_hh : Tensor());
+}
+
 void RNNCellBase::check_step(const Tensor& x, const Tensor& h) const {
   check_state(x, h, "h", output_size);
 }
@@ -81,6 +89,18 @@ Tensor RNNCell::step(const Tensor& x, const Tensor& h) const {
   return nonlinearity_ == Nonlinearity::tanh ? tanh(a) : relu(a);
 }
 
+Equations RNNCell::equations() const {
+  const Tensor bias = sum_of_biases();
+  if (nonlinearity_ == Nonlinearity::relu)
+    return {[](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u,
+               const Tensor& b) { return relu(linear(h, u, linear(x, w, b))); },
+            weight_ih, weight_hh, bias};
+  return {[](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u, const Tensor& b) {
+            return tanh(linear(h, u, linear(x, w, b)));
+          },
+          weight_ih, weight_hh, bias};
+}
+
 // --- GRU ----------------------------------------------------------------------------------------
 
 GRUCell::GRUCell(std::int64_t inputs, std::int64_t hidden, const GRUOptions& options)
@@ -90,6 +110,19 @@ Tensor GRUCell::project(const Tensor& xs) const {
   const bool both = !reset_after_ && bias_ih.defined();
   return RNNCellBase::project(xs, both ? bias_ih + bias_hh : bias_ih);
 }
+
+namespace {
+
+/// reset_after: the new state, from the products with their biases.
+Tensor gru(const Tensor& from_x, const Tensor& from_h, const Tensor& h) {
+  const auto xs = chunk(from_x, 3, -1), hs = chunk(from_h, 3, -1);
+  const Tensor r = sigmoid(xs[0] + hs[0]);
+  const Tensor z = sigmoid(xs[1] + hs[1]);
+  const Tensor n = tanh(xs[2] + r * hs[2]);
+  return (1.0 - z) * n + z * h;
+}
+
+}  // namespace
 
 Tensor GRUCell::step(const Tensor& x, const Tensor& h) const {
   check_step(x, h);
@@ -105,15 +138,16 @@ Tensor GRUCell::step(const Tensor& x, const Tensor& h) const {
         },
         xs[1], linear(h, w[1]), xs[2], linear(r * h, w[2]), h);
   }
-  return fused(
-      [](const Tensor& from_x, const Tensor& from_h, const Tensor& h0) {
-        const auto xs = chunk(from_x, 3, -1), hs = chunk(from_h, 3, -1);
-        const Tensor r = sigmoid(xs[0] + hs[0]);
-        const Tensor z = sigmoid(xs[1] + hs[1]);
-        const Tensor n = tanh(xs[2] + r * hs[2]);
-        return (1.0 - z) * n + z * h0;
-      },
-      x, linear(h, weight_hh, bias_hh), h);
+  return fused([](const Tensor& from_x, const Tensor& from_h,
+                  const Tensor& h0) { return gru(from_x, from_h, h0); },
+               x, linear(h, weight_hh, bias_hh), h);
+}
+
+Equations GRUCell::equations() const {
+  if (!reset_after_) return {};
+  return {[](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u, const Tensor& b,
+             const Tensor& c) { return gru(linear(x, w, b), linear(h, u, c), h); },
+          weight_ih, weight_hh, or_zeros(bias_ih), or_zeros(bias_hh)};
 }
 
 // The step from mask * h carries z * (mask * h) on, but z * h is what is to be carried.
@@ -152,6 +186,21 @@ LSTMState LSTMCell::initial_state(std::int64_t batch) const {
   return {RNNCellBase::initial_state(batch), zeros({batch, hidden_size}, weight_hh.dtype())};
 }
 
+namespace {
+
+/// The new state without proj_size, from the sum of the products and biases.
+LSTMState lstm(const Tensor& sum, const Tensor& c0) {
+  const auto gates = chunk(sum, 4, -1);
+  const Tensor i = sigmoid(gates[0]);
+  const Tensor f = sigmoid(gates[1]);
+  const Tensor g = tanh(gates[2]);
+  const Tensor o = sigmoid(gates[3]);
+  const Tensor c = f * c0 + i * g;
+  return {o * tanh(c), c};
+}
+
+}  // namespace
+
 LSTMState LSTMCell::step(const Tensor& x, const LSTMState& state) const {
   LSTMState next = unprojected_step(x, state);
   if (weight_hr.defined()) next.h = linear(next.h, weight_hr);
@@ -161,17 +210,15 @@ LSTMState LSTMCell::step(const Tensor& x, const LSTMState& state) const {
 LSTMState LSTMCell::unprojected_step(const Tensor& x, const LSTMState& state) const {
   check_step(x, state.h);
   check_step(x, state.c, "c");
-  return fused(
-      [](const Tensor& sum, const Tensor& c0) {
-        const auto gates = chunk(sum, 4, -1);
-        const Tensor i = sigmoid(gates[0]);
-        const Tensor f = sigmoid(gates[1]);
-        const Tensor g = tanh(gates[2]);
-        const Tensor o = sigmoid(gates[3]);
-        const Tensor c = f * c0 + i * g;
-        return LSTMState{o * tanh(c), c};
-      },
-      linear(state.h, weight_hh, x), state.c);
+  return fused([](const Tensor& sum, const Tensor& c) { return lstm(sum, c); },
+               linear(state.h, weight_hh, x), state.c);
+}
+
+Equations LSTMCell::equations() const {
+  if (weight_hr.defined()) return {};
+  return {[](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u,
+             const Tensor& b) { return lstm(linear(s.h, u, linear(x, w, b)), s.c); },
+          weight_ih, weight_hh, sum_of_biases()};
 }
 
 }  // namespace unroll

@@ -21,6 +21,7 @@
 #include <tuple>
 
 #include "modules/cell_state.h"
+#include "modules/equations.h"
 #include "modules/module.h"
 
 namespace unroll {
@@ -44,6 +45,10 @@ struct RNNCellBase : Module {
               std::int64_t hidden_size, bool bias, std::int64_t proj_size = 0);
   /// xs W_ih' + b; xs: [..., input_size]; returns [..., G * hidden_size].
   Tensor project(const Tensor& xs, const Tensor& bias) const;
+  /// bias_ih + bias_hh, zeros without bias.
+  Tensor sum_of_biases() const;
+  /// A bias, or zeros for an undefined one.
+  Tensor or_zeros(const Tensor& bias) const;
   /// Throws ShapeError unless x is [B, G * hidden_size] and h [B, output_size].
   void check_step(const Tensor& x, const Tensor& h) const;
   /// The same for another part of the state, called `what`, of [B, hidden_size].
@@ -73,6 +78,8 @@ struct RNNCell : RNNCellBase {
   Tensor project(const Tensor& xs) const;
   /// x: [B, hidden_size], projected; h: [B, hidden_size].
   Tensor step(const Tensor& x, const Tensor& h) const;
+  /// Those above.
+  Equations equations() const;
 
  private:
   Nonlinearity nonlinearity_;
@@ -105,6 +112,8 @@ struct GRUCell : RNNCellBase {
   /// The same with mask * h in place of h in the products W_hr h, W_hz h and W_hn h (or r * h),
   /// while z * h stays what it is. mask: [B, hidden_size].
   Tensor step(const Tensor& x, const Tensor& h, const Tensor& mask) const;
+  /// Those above; none for reset_after = false.
+  Equations equations() const;
 
  private:
   bool reset_after_;
@@ -149,6 +158,8 @@ struct LSTMCell : RNNCellBase {
   LSTMState initial_state(std::int64_t batch) const;
   /// x: [B, 4 * hidden_size], projected.
   LSTMState step(const Tensor& x, const LSTMState& state) const;
+  /// Those above; none with proj_size.
+  Equations equations() const;
 
   Tensor weight_hr;  ///< [proj_size, hidden_size], undefined without proj_size
 

@@ -23,11 +23,16 @@ constexpr std::int64_t kPieceRows = 256;
 constexpr std::int64_t kWholeRows = 512;
 constexpr std::int64_t kWide = 1536;
 
+/// The rows of a piece behind one with such a width.
+std::int64_t rows_after(std::int64_t widest) {
+  return widest > kWide ? kPieceRows / 2 : kPieceRows;
+}
+
 /// Lets go of a piece; returns the rows that the next one has.
 std::int64_t end_piece(StepProducts& steps) {
-  const bool wide = steps.widest() > kWide;
+  const std::int64_t rows = rows_after(steps.widest());
   steps.clear();
-  return wide ? kPieceRows / 2 : kPieceRows;
+  return rows;
 }
 
 void check_probability(const char* where, const char* name, double p) {
@@ -55,6 +60,7 @@ class Links {
         p_(options.random_truncate),
         cuts_(grad_enabled() && (truncate_ > 0 || p_ > 0.0)) {}
 
+  bool cut() const { return cuts_; }
   /// The link that leads to time step number `step` of the walk.
   void pass(Walker& walker, std::int64_t step) const {
     if (!cuts_ || step == 0) return;
@@ -95,6 +101,8 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
   const std::int64_t rows = xs.dim() > 2 || !is_floating(xs.dtype()) ? batch : 1;  // else [T, I]
   const auto steps_of = [&](std::int64_t piece_rows) { return (piece_rows + rows - 1) / rows; };
   std::int64_t piece = kPieceRows / 2;
+  bool at_once = recurrent_dropout == 0.0 && !links.cut() && is_floating(xs.dtype());
+  std::vector<Tensor> pieces;  // of time steps done at once
   std::vector<Tensor> outputs(static_cast<std::size_t>(T));
   Tensor mask;
   StepProducts steps;
@@ -105,7 +113,20 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
       n = done == 0 ? std::min(whole, T) : odd > 0 ? odd : whole;
     }
     const std::int64_t first = options.reverse ? T - done - n : done;
-    steps.begin(walker.project(n == T ? xs : narrow(xs, 0, first, n)));
+    const Tensor part = n == T ? xs : narrow(xs, 0, first, n);
+    if (at_once) {
+      if (done == 0) walker.start(batch, xs.dtype());
+      Tensor made;
+      const std::int64_t widest = walker.over_time(part, options.reverse, made);
+      at_once = widest > 0;
+      if (at_once) {
+        if (n == T) return made;
+        pieces.push_back(made);
+        piece = rows_after(widest);
+        continue;
+      }
+    }
+    steps.begin(walker.project(part));
     if (done == 0) {
       walker.start(batch, state_dtype(steps.piece()));
       mask = recurrent_mask(walker, recurrent_dropout);
@@ -118,6 +139,18 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
           walker.step(steps.next({t, 0}), mask.defined() ? &mask : nullptr);
     }
     piece = end_piece(steps);
+  }
+  if (at_once) {
+    if (options.reverse) std::reverse(pieces.begin(), pieces.end());
+    return concatenate(pieces);
+  }
+  // Should only the first pieces have been done at once:
+  std::int64_t t = options.reverse ? T : 0;
+  for (const Tensor& made : pieces) {
+    if (options.reverse) t -= made.size(0);
+    for (std::int64_t k = 0; k < made.size(0); ++k)
+      outputs[static_cast<std::size_t>(t + k)] = select(made, 0, k);
+    if (!options.reverse) t += made.size(0);
   }
   return stack(outputs);
 }

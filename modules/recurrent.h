@@ -7,8 +7,14 @@
 ///
 /// where State is a Tensor or a struct of them (cell_state.h). What a step puts out is the first
 /// tensor of its new state; a step that puts out something else returns {output, state} as a
-/// StepResult<State> or a std::pair<Tensor, State>. Three more functions are used where a cell has
-/// them:
+/// StepResult<State> or a std::pair<Tensor, State>. A cell that is nothing but its equations has,
+/// instead of `step` or besides it,
+///
+///   Equations equations() const;                     the same as a function (equations.h), which
+///   is
+///                                                    run for all time steps at once; x as it comes
+///
+/// Three more functions are used where a cell has them:
 ///
 ///   Tensor project(const Tensor& xs) const;          what does not need the state, for many time
 ///                                                    steps at once; each of them for itself
@@ -28,16 +34,10 @@
 #include "framework/ops.h"
 #include "modules/cell_state.h"
 #include "modules/cells.h"
+#include "modules/equations.h"
 #include "modules/module.h"
 
 namespace unroll {
-
-/// What one time step gives.
-template <class State>
-struct StepResult {
-  Tensor output;  ///< [B, ...], of this time step
-  State state;    ///< what the next time step begins with
-};
 
 /// What a sequence gives: the outputs of all time steps, [T, B, ...], and the state after the last.
 template <class State>
@@ -67,20 +67,6 @@ struct ScanOptions {
 
 namespace detail {
 
-template <class State>
-StepResult<State> as_step(State next) {
-  Tensor output = first_tensor(next);
-  return {std::move(output), std::move(next)};
-}
-template <class State>
-StepResult<State> as_step(std::pair<Tensor, State> next) {
-  return {std::move(next.first), std::move(next.second)};
-}
-template <class State>
-StepResult<State> as_step(StepResult<State> next) {
-  return next;
-}
-
 /// An integer that becomes whatever type of integer the other side counts in.
 struct Count {
   std::int64_t value;
@@ -95,6 +81,17 @@ concept HasInitialState = requires(const Cell& cell) {
   cell.initial_state(Count{1});
 };
 
+/// Whether the cell says itself what its step does, and did not inherit that together with another
+/// step than it has now.
+template <class Cell>
+concept HasEquations = requires(const Cell& cell) {
+  requires std::is_same_v<decltype(&Cell::equations), Equations (Cell::*)() const>;
+};
+template <class Cell, class State>
+concept HasStep = requires(const Cell& cell, const Tensor& x, const State& state) {
+  as_step<State>(cell.step(x, state));
+};
+
 /// A cell and its state on their way through a sequence, without their types: what the loop over
 /// time needs to know of them. The loop is compiled once (recurrent.cpp), and not for every cell.
 class Walker {
@@ -104,6 +101,8 @@ class Walker {
   virtual void start(std::int64_t batch, DType dtype) = 0;
   /// One time step, from a projected input. `mask`, if there is one, is for recurrent connections.
   virtual Tensor step(const Tensor& x, const Tensor* mask) = 0;
+  /// All time steps of inputs that are not projected: Equations::over_time.
+  virtual std::int64_t over_time(const Tensor& xs, bool reverse, Tensor& outputs) = 0;
   /// Puts f(tensor) in place of each tensor of the state.
   virtual void map(const std::function<Tensor(const Tensor&)>& f) = 0;
 
@@ -117,7 +116,7 @@ class CellWalker final : public Walker {
   CellWalker(const Cell& cell, std::optional<State> start) : state(std::move(start)), cell_(cell) {}
 
   Tensor project(const Tensor& xs) const override {
-    if constexpr (requires { cell_.project(xs); })
+    if constexpr (HasStep<Cell, State> && requires { cell_.project(xs); })
       return cell_.project(xs);
     else
       return xs;
@@ -130,9 +129,21 @@ class CellWalker final : public Walker {
     }
   }
   Tensor step(const Tensor& x, const Tensor* mask) override {
-    StepResult<State> next = mask ? masked_step(x, *mask) : as_step<State>(cell_.step(x, *state));
+    StepResult<State> next = mask ? masked_step(x, *mask) : plain_step(x, *state);
     *state = std::move(next.state);
     return std::move(next.output);
+  }
+  std::int64_t over_time(const Tensor& xs, bool reverse, Tensor& outputs) override {
+    if constexpr (HasEquations<Cell>) {
+      if (!equations()) return 0;
+      auto tensors = tensors_of(*state);
+      const std::int64_t widest = equations().over_time(xs, reverse, tensors, outputs);
+      std::size_t i = 0;
+      map([&](const Tensor&) { return tensors[i++]; });
+      return widest;
+    } else {
+      return 0;
+    }
   }
   void map(const std::function<Tensor(const Tensor&)>& f) override {
     for_each_tensor(*state, [&](Tensor& t) { t = f(t); });
@@ -141,18 +152,30 @@ class CellWalker final : public Walker {
   std::optional<State> state;
 
  private:
-  StepResult<State> masked_step(const Tensor& x, const Tensor& mask) const {
+  /// The cell's, of one walk.
+  const Equations& equations() {
+    if (!equations_) equations_ = cell_.equations();
+    return *equations_;
+  }
+  StepResult<State> plain_step(const Tensor& x, const State& from) {
+    if constexpr (HasStep<Cell, State>)
+      return as_step<State>(cell_.step(x, from));
+    else
+      return equations().step(x, from);
+  }
+  StepResult<State> masked_step(const Tensor& x, const Tensor& mask) {
     if constexpr (requires { as_step<State>(cell_.step(x, *state, mask)); }) {
       return as_step<State>(cell_.step(x, *state, mask));
     } else {
       State seen = *state;
       Tensor& h = first_tensor(seen);
       h = h * mask;
-      return as_step<State>(cell_.step(x, seen));
+      return plain_step(x, seen);
     }
   }
 
   const Cell& cell_;
+  std::optional<Equations> equations_;
 };
 
 template <class Cell>
@@ -172,13 +195,12 @@ void check_rank(const Tensor& xs, std::int64_t rank);
 
 /// Whether scan() can unroll the cell from a state of this type.
 template <class Cell, class State>
-concept CellFor = requires(const Cell& cell, const Tensor& x, const State& state) {
-  detail::as_step<State>(cell.step(x, state));
-};
+concept CellFor = detail::HasStep<Cell, State> || detail::HasEquations<Cell>;
 
 /// Unrolls a cell over a sequence: calls step for xs[0], xs[1], ..., each time with the state that
-/// the step before returned. xs: [T, ...], [T, B, input_size] for the library's cells. The whole of
-/// backpropagation through time is backward() on what comes out.
+/// the step before returned; or does all of that at once, where the cell has equations() and
+/// neither lengths nor truncation are asked for. xs: [T, ...], [T, B, input_size] for the library's
+/// cells. The whole of backpropagation through time is backward() on what comes out.
 ///
 /// `project` gets the time steps of a long sequence in pieces of some 256 rows, so that what it
 /// makes is still in the cache when it is needed; those of a padded batch (options.lengths) come as
@@ -320,7 +342,8 @@ class Recurrent : public detail::RecurrentBase {
   using CellState = decltype(std::declval<const Cell&>().initial_state(detail::Count{1}));
   static_assert(CellFor<Cell, CellState>,
                 "Recurrent<Cell>: the cell needs `State step(const Tensor& x, const State& state) "
-                "const`, where State is what initial_state returns");
+                "const`, where State is what initial_state returns, or `Equations equations() "
+                "const`");
   /// One cell state per layer and direction: layer by layer, forward before reverse. An empty list
   /// stands for the initial state.
   using State = std::vector<CellState>;

@@ -1,0 +1,379 @@
+/// Equations: all time steps as one operation give what the steps one by one give.
+
+#include "modules/equations.h"
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "framework/autograd.h"
+#include "framework/inspect.h"
+#include "framework/ops.h"
+#include "modules/modules.h"
+#include "tests/recurrent.h"
+#include "tests/support.h"
+
+using namespace unroll;
+using namespace unroll::test;
+
+namespace {
+
+using Tensors = std::vector<Tensor>;
+
+bool is_scan(const Tensor& y) {
+  return y.impl().node && std::string(detail::operation_of(y.impl().node.get())->op) == "scan";
+}
+
+/// A cell with equations, and the same without.
+template <class F, std::size_t n>
+struct AtOnce {
+  std::array<Tensor, n> weights;
+  Equations equations() const {
+    return std::apply([](const auto&... w) { return Equations(F{}, w...); }, weights);
+  }
+};
+template <class F, class State, std::size_t n>
+struct StepByStep {
+  std::array<Tensor, n> weights;
+  auto step(const Tensor& x, const State& state) const {
+    return std::apply([&](const auto&... w) { return F{}(x, state, w...); }, weights);
+  }
+};
+
+/// Which inputs require a gradient, and which results have one.
+struct Wanted {
+  bool xs, state, weights, outputs, last;
+};
+constexpr Wanted kWanted[] = {
+    {true, true, true, true, true},    {true, false, false, true, false},
+    {false, true, false, true, true},  {false, false, true, true, false},
+    {true, false, true, false, true},  {true, true, true, false, true},
+    {false, false, false, true, true},
+};
+
+template <class State, std::size_t n, class F>
+void compare(F, const std::array<Shape, n>& weight_shapes, const Tensor& values, State state,
+             const ScanOptions& options, Wanted wanted, bool second) {
+  const DType dtype = values.dtype();
+  const double tolerance = dtype == DType::f32 ? 5e-5 : 1e-11;
+  const auto leaf = [](const Tensor& x, bool requires_grad) {
+    return requires_grad ? x.detach().requires_grad_() : x.detach();
+  };
+  const Tensor xs = leaf(values, wanted.xs);
+  state = map_state(state, [&](const Tensor& t) { return leaf(t, wanted.state); });
+  AtOnce<F, n> at_once;
+  for (std::size_t i = 0; i < n; ++i)
+    at_once.weights[i] = leaf(normal(weight_shapes[i], 0.0, 0.7, dtype), wanted.weights);
+  const StepByStep<F, State, n> step_by_step{at_once.weights};
+
+  Tensors leaves = {xs};
+  for (const Tensor& t : tensors_of(state)) leaves.push_back(t);
+  leaves.insert(leaves.end(), at_once.weights.begin(), at_once.weights.end());
+  std::erase_if(leaves, [](const Tensor& t) { return !t.requires_grad(); });
+
+  const auto run = [&](const auto& cell) {
+    Generator generator(5);
+    const auto made = scan(cell, xs, state, options);
+    Tensors all = {made.outputs}, results;
+    for (const Tensor& t : tensors_of(made.state)) all.push_back(t);
+    for (const Tensor& y : all) results.push_back(y.detach());
+    if (leaves.empty()) return results;
+    if (!wanted.outputs) all.erase(all.begin());
+    if (!wanted.last) all.resize(1);
+    Tensors seeds;
+    for (const Tensor& y : all) seeds.push_back(normal(y.shape(), 0.0, 1.0, dtype, generator));
+    for (std::size_t i = all.size(); i-- > 0;) {
+      if (all[i].requires_grad()) continue;
+      all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
+      seeds.erase(seeds.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+    if (all.empty()) return results;
+    const GradOptions how{.create_graph = second, .grad_outputs = seeds, .allow_unused = true};
+    const Tensors first = grad(all, leaves, how);
+    Tensor sum;
+    for (const Tensor& g : first) {
+      results.push_back(g.defined() ? g.detach() : Tensor());
+      if (!second || !g.defined() || !g.requires_grad()) continue;
+      sum = sum.defined() ? sum + unroll::sum(square(g)) : unroll::sum(square(g));
+    }
+    if (sum.defined())
+      for (const Tensor& g : grad({sum}, leaves, {.allow_unused = true})) results.push_back(g);
+    return results;
+  };
+  const Tensors expected = run(step_by_step), actual = run(at_once);
+  REQUIRE(actual.size() == expected.size());
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    CAPTURE(i);
+    const auto or_zeros = [](const Tensor& t, const Tensor& like) {
+      return t.defined() || !like.defined() ? t : zeros_like(like);
+    };
+    const Tensor a = or_zeros(actual[i], expected[i]), b = or_zeros(expected[i], actual[i]);
+    if (a.defined()) CHECK(difference(a, b, tolerance, 1.0) == "");
+  }
+  if (!leaves.empty()) CHECK(is_scan(scan(at_once, xs, state, options).outputs));
+}
+
+/// For every length, batch, direction, set of gradients and dtype.
+template <class State, std::size_t n, class F>
+void check(const std::string& name, F f, const std::array<Shape, n>& weights, std::int64_t width,
+           const std::vector<std::int64_t>& state_widths) {
+  INFO("equations of ", name);
+  manual_seed(3);
+  for (DType dtype : {DType::f32, DType::f64})
+    for (const auto& size : {std::pair{1, 1}, {1, 3}, {6, 1}, {5, 3}, {9, 17}})
+      for (bool reverse : {false, true})
+        for (const Wanted& wanted : kWanted)
+          for (bool second : {false, true}) {
+            const std::int64_t T = size.first, B = size.second;
+            if (second && (dtype == DType::f32 || T > 6)) continue;
+            INFO("T = ", T, ", B = ", B, ", reverse: ", reverse, ", second: ", second,
+                 ", wanted: ", &wanted - kWanted);
+            State state{};
+            std::size_t i = 0;
+            for_each_tensor(state, [&](Tensor& t) {
+              t = normal({B, state_widths[i++]}, 0.0, 1.0, dtype);
+            });
+            compare<State, n>(f, weights, normal({T, B, width}, 0.0, 1.0, dtype), state,
+                              {.reverse = reverse}, wanted, second);
+          }
+}
+
+LSTMState lstm(const Tensor& sum, const Tensor& c0) {
+  const auto gates = chunk(sum, 4, -1);
+  const Tensor c = sigmoid(gates[1]) * c0 + sigmoid(gates[0]) * tanh(gates[2]);
+  return {sigmoid(gates[3]) * tanh(c), c};
+}
+
+}  // namespace
+
+TEST_CASE("equations: an LSTM, with sums in the products or behind them") {
+  check<LSTMState, 3>("one sum",
+                      [](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u,
+                         const Tensor& b) { return lstm(linear(s.h, u, linear(x, w, b)), s.c); },
+                      {Shape{12, 5}, {12, 3}, {12}}, 5, {3, 3});
+  check<LSTMState, 3>("plain",
+                      [](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u,
+                         const Tensor& b) { return lstm(matmul(x, w) + matmul(s.h, u) + b, s.c); },
+                      {Shape{5, 12}, {3, 12}, {12}}, 5, {3, 3});
+  check<LSTMState, 1>("projected",
+                      [](const Tensor& x, const LSTMState& s, const Tensor& u) {
+                        return lstm(linear(s.h, u, x), s.c);
+                      },
+                      {Shape{12, 3}}, 12, {3, 3});
+}
+
+TEST_CASE("equations: weights beside the products, of every shape") {
+  check<LSTMState, 5>("peepholes",
+                      [](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u,
+                         const Tensor& p, const Tensor& q, const Tensor& scale) {
+                        const auto gates = chunk(linear(s.h, u, linear(x, w)), 3, -1);
+                        const Tensor f = sigmoid(gates[0] + p * s.c);
+                        const Tensor c = f * s.c + (1 - f) * tanh(gates[1]) * scale;
+                        return LSTMState{sigmoid(gates[2] + q * c) * tanh(c), c};
+                      },
+                      {Shape{9, 4}, {9, 3}, {3}, {1, 3}, {3}}, 4, {3, 3});
+}
+
+TEST_CASE("equations: x, the state and an output of its own, used in many ways") {
+  check<Tensor, 2>("residual",
+                   [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u) {
+                     return tanh(linear(x, w) * sigmoid(matmul(h, u))) + 0.5 * x + 0.25 * h;
+                   },
+                   {Shape{4, 4}, {4, 4}}, 4, {4});
+  check<Tensor, 2>("two products of each",
+                   [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u) {
+                     return tanh(linear(x, w) + matmul(x, u)) *
+                            sigmoid(linear(h, u, x) + matmul(h, w));
+                   },
+                   {Shape{4, 4}, {4, 4}}, 4, {4});
+  check<Tensor, 2>("output",
+                   [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& b) {
+                     const Tensor next = tanh(linear(x, w, b) + h);
+                     return std::pair{square(next) + x * h, next};
+                   },
+                   {Shape{4, 4}, {4}}, 4, {4});
+  check<Tensor, 1>("no product",
+                   [](const Tensor& x, const Tensor& h, const Tensor& a) {
+                     return sigmoid(a) * h + (1 - sigmoid(a)) * x;
+                   },
+                   {Shape{1, 3}}, 3, {3});
+  check<std::array<Tensor, 3>, 2>(
+      "three states",
+      [](const Tensor& x, const std::array<Tensor, 3>& s, const Tensor& w, const Tensor& u) {
+        const Tensor a = sin(linear(s[1], u, linear(x, w)));
+        return std::array<Tensor, 3>{a * s[2], s[0] + s[1], s[2] * 0.5 + a};
+      },
+      {Shape{3, 2}, {3, 3}}, 2, {3, 3, 3});
+}
+
+TEST_CASE("equations: a long sequence is done in pieces") {
+  manual_seed(4);
+  const auto f = [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u,
+                    const Tensor& b) { return tanh(linear(h, u, linear(x, w, b))); };
+  const std::array<Shape, 3> shapes = {Shape{4, 3}, {4, 4}, {4}};
+  for (bool reverse : {false, true}) {
+    AtOnce<decltype(f), 3> at_once;
+    for (std::size_t i = 0; i < 3; ++i) at_once.weights[i] = random_leaf(shapes[i]);
+    const StepByStep<decltype(f), Tensor, 3> step_by_step{at_once.weights};
+    const Tensor xs = random_leaf({97, 11, 3}), h = random_leaf({11, 4});
+    Tensors leaves = {xs, h};
+    leaves.insert(leaves.end(), at_once.weights.begin(), at_once.weights.end());
+    const auto a = scan(at_once, xs, h, {.reverse = reverse});
+    const auto b = scan(step_by_step, xs, h, {.reverse = reverse});
+    CHECK(difference(a.outputs, b.outputs, 1e-12, 1.0) == "");
+    CHECK(is_scan(a.state));
+    const auto loss = [](const auto& made) {
+      return sum(square(made.outputs)) + sum(sin(made.state));
+    };
+    const Tensors g = grad({loss(a)}, leaves), want = grad({loss(b)}, leaves);
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+      CHECK(difference(g[i], want[i], 1e-11, 1.0) == "");
+  }
+}
+
+TEST_CASE("equations: xs may lie in memory in any way, and be a part of something") {
+  manual_seed(5);
+  LSTM lstm = to_f64(LSTM(3, 4));
+  const Tensor whole = random_leaf({6, 7, 5});
+  const auto part = [](const Tensor& x) { return narrow(narrow(x, 0, 1, 4), 2, 1, 3); };
+  const Tensor y = lstm(part(whole)).outputs, z = lstm(part(whole).contiguous()).outputs;
+  CHECK(is_scan(y));
+  CHECK(difference(y, z, 1e-14, 1.0) == "");
+  const Tensor g = grad({sum(square(y))}, {whole})[0], want = grad({sum(square(z))}, {whole})[0];
+  CHECK(difference(g, want, 1e-13, 1.0) == "");
+
+  // All that x can be used for at once, in a part of something.
+  const auto many = [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u) {
+    return tanh(linear(x, w) + matmul(x, u)) * sigmoid(linear(h, u, x) + matmul(h, w)) + x;
+  };
+  const AtOnce<decltype(many), 2> at_once{{random_leaf({3, 3}), random_leaf({3, 3})}};
+  const StepByStep<decltype(many), Tensor, 2> step_by_step{at_once.weights};
+  const Tensor h = random64({7, 3});
+  const auto a = scan(at_once, part(whole), h), b = scan(step_by_step, part(whole), h);
+  CHECK(is_scan(a.outputs));
+  CHECK(difference(grad({sum(square(a.outputs))}, {whole})[0],
+                   grad({sum(square(b.outputs))}, {whole})[0], 1e-12, 1.0) == "");
+  const Tensor pieces = random_leaf({9, 7, 3});
+  const auto in_pieces = [&](const auto& cell) {
+    const Tensor before = scan(cell, narrow(pieces, 0, 0, 4), h).outputs;
+    const Tensor after = scan(cell, narrow(pieces, 0, 4, 5), h).outputs;
+    return grad({sum(square(before)) + sum(sin(after))}, {pieces})[0];
+  };
+  CHECK(difference(in_pieces(at_once), in_pieces(step_by_step), 1e-12, 1.0) == "");
+
+  // Both directions add to one input, and a layer's gradient goes to where the concatenation is.
+  LSTM deep = to_f64(LSTM(5, 4, {.num_layers = 2, .bidirectional = true}));
+  const auto f = [&](const Tensors& in) { return flat(deep(in[0])); };
+  CHECK(gradcheck(f, {random_leaf({3, 2, 5})}));
+}
+
+TEST_CASE("equations: backward a second time, and gradients that are kept") {
+  manual_seed(6);
+  const GRU gru = to_f64(GRU(3, 4));
+  const Tensor xs = random_leaf({5, 2, 3});
+  const Tensor loss = sum(square(gru(xs).outputs));
+  loss.backward(Tensor(), true);
+  const Tensor once = xs.grad() * 1.0;
+  loss.backward();
+  CHECK(difference(xs.grad(), 2.0 * once, 1e-14, 1.0) == "");
+  CHECK_THROWS_AS(loss.backward(), GraphError);
+}
+
+TEST_CASE("equations: a result that was written has no derivative any more") {
+  manual_seed(7);
+  const LSTM lstm(3, 4);
+  auto made = lstm(normal({5, 2, 3}));
+  made.outputs.detach().mul_(2.0);
+  CHECK_THROWS_WITH_AS(sum(made.outputs).backward(),
+                       "backward: the output of scan, a tensor of shape (5, 2, 4), was written in "
+                       "place; the gradient needs its old values",
+                       GraphError);
+}
+
+namespace {
+
+struct Reducing {
+  Tensor u;
+  Equations equations() const {
+    return {[](const Tensor& x, const Tensor& h, const Tensor& w) {
+              return tanh(matmul(tanh(h), w) + sum(x, -1, true));
+            },
+            u};
+  }
+};
+
+struct Doubling : RNNCell {
+  using RNNCell::RNNCell;
+  Tensor step(const Tensor& x, const Tensor& h) const { return 2.0 * RNNCell::step(x, h); }
+};
+
+}  // namespace
+
+TEST_CASE("equations: what cannot be done at once is done step by step") {
+  manual_seed(8);
+  const Reducing cell{random_leaf({4, 4})};
+  const Tensor xs = random64({5, 2, 3}), h = random64({2, 4});
+  const auto made = scan(cell, xs, h);
+  CHECK(!is_scan(made.outputs));
+  Tensor expected = h;
+  for (std::int64_t t = 0; t < 5; ++t)
+    expected = tanh(matmul(tanh(expected), cell.u) + sum(xs[t], -1, true));
+  CHECK(difference(made.state, expected, 1e-14, 1.0) == "");
+  CHECK(grad({sum(made.state)}, {cell.u})[0].defined());
+
+  const LSTM projecting(3, 4, LSTMOptions{.proj_size = 2});
+  CHECK(!is_scan(projecting(normal({5, 2, 3})).outputs));
+  const GRU textbook(3, 4, GRUOptions{.reset_after = false});
+  CHECK(!is_scan(textbook(normal({5, 2, 3})).outputs));
+}
+
+TEST_CASE("equations: a state that does not fit, and none at all") {
+  const Reducing cell{random64({4, 4})};
+  const Tensor xs = random64({5, 2, 3});
+  CHECK_THROWS_WITH_AS(scan(cell, xs, LSTMState{random64({2, 4}), random64({2, 4})}),
+                       "Equations: the function takes a state of 1 tensor, but gets 2", ValueError);
+  CHECK_THROWS_WITH_AS(Equations().step(xs[0], random64({2, 4})), "Equations: there are none",
+                       ValueError);
+}
+
+TEST_CASE("equations: a step that was written anew is the one that counts") {
+  manual_seed(9);
+  const Doubling cell(3, 4);
+  const Tensor xs = normal({5, 2, 3});
+  Tensor h = zeros({2, 4});
+  for (std::int64_t t = 0; t < 5; ++t) h = cell.step(cell.project(xs[t]), h);
+  const auto made = scan(cell, xs);
+  CHECK(!is_scan(made.outputs));
+  CHECK(difference(made.state, h, 1e-5, 1.0) == "");
+}
+
+TEST_CASE("equations: without gradients the numbers are the same") {
+  manual_seed(10);
+  const Tensor xs = normal({7, 3, 5});
+  const auto check_module = [&](const auto& module) {
+    const Tensor y = module(xs).outputs;
+    CHECK(is_scan(y));
+    NoGrad no_grad;
+    CHECK(difference(module(xs).outputs, y.detach(), 1e-5, 1.0) == "");
+  };
+  check_module(RNN(5, 4));
+  check_module(RNN(5, 4, RNNOptions{.nonlinearity = Nonlinearity::relu, .bias = false}));
+  check_module(GRU(5, 4));
+  check_module(GRU(5, 4, GRUOptions{.bias = false}));
+  check_module(LSTM(5, 4));
+  check_module(LSTM(5, 4, LSTMOptions{.bias = false}));
+}
+
+TEST_CASE("equations: one who looks on sees the time steps") {
+  manual_seed(11);
+  const LSTM lstm(3, 4);
+  const Tensor xs = normal({5, 2, 3});
+  const Tensor y = lstm(xs).outputs;
+  Inspect inspect;
+  const Tensor seen = lstm(xs).outputs;
+  CHECK(!is_scan(seen));
+  CHECK(difference(seen.detach(), y.detach(), 1e-5, 1.0) == "");
+}
