@@ -44,6 +44,8 @@ int main(int argc, char** argv) {
             [](int in, int n) { return Recurrent(bench::CustomLSTM(in, n)); });
     forward("customLSTM_plain", s, options,
             [](int in, int n) { return Recurrent(bench::PlainLSTM(in, n)); });
+    forward("customLSTM_steps", s, options,
+            [](int in, int n) { return Recurrent(bench::StepLSTM(in, n)); });
     forward_by_hand(s, options);
     forward("GRU", s, options, [](int in, int n) { return GRU(in, n); });
     forward("RNN", s, options, [](int in, int n) { return RNN(in, n); });

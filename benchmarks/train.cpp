@@ -84,6 +84,8 @@ int main(int argc, char** argv) try {
           [](int in, int n) { return Recurrent(bench::CustomLSTM(in, n)); });
     train("customLSTM_plain", s, options,
           [](int in, int n) { return Recurrent(bench::PlainLSTM(in, n)); });
+    train("customLSTM_steps", s, options,
+          [](int in, int n) { return Recurrent(bench::StepLSTM(in, n)); });
     train_by_hand(s, options);
     train("GRU", s, options, [](int in, int n) { return GRU(in, n); });
     train("RNN", s, options, [](int in, int n) { return RNN(in, n); });
