@@ -104,7 +104,7 @@ class SequenceRule {
   Sequence sequence_;
   Tensor states_[kFusedResults];     ///< [T + 1, B, ...], or [1, B, ...] written over and over
   Tensor output_;                    ///< [T, B, ...], where it is none of the states
-  Tensor products_[kFusedProducts];  ///< [T, B, ...]
+  Tensor products_[kFusedProducts];  ///< [T, B, ...], or [1, B, ...] in each step anew
   Tensor kept_;                      ///< [T, elements]
   std::uint32_t versions_[1 + kFusedResults] = {};
 
@@ -115,6 +115,16 @@ class SequenceRule {
   }
   std::int64_t bytes(std::int64_t elements) const { return elements * size_of(program_->dtype); }
 
+  /// Whether the derivative reads product i, another one that is added to it, or what is kept
+  /// there.
+  bool stays(std::size_t i) const {
+    const FusedProgram& p = *program_;
+    const std::size_t k = p.given() + i;
+    if ((p.kept_arguments >> k & 1u) != 0 || p.reused == static_cast<int>(k)) return true;
+    for (std::size_t j = i + 1; j < p.products.size(); ++j)
+      if (p.products[j].addend == static_cast<int>(i)) return stays(j);
+    return false;
+  }
   /// The places of one time step in a block [steps, B, width], moved on by `first` steps. A block
   /// of one step is used in all of them.
   Strip strip(const Tensor& block, std::int64_t first = 0) const {
@@ -140,7 +150,8 @@ class SequenceRule {
       else
         to.add((p.weights >> k & 1u) != 0 ? Strip{} : constant(arguments[k], copies));
     }
-    for (std::size_t i = 0; i < p.products.size(); ++i) to.add(strip(products_[i]));
+    for (std::size_t i = 0; i < p.products.size(); ++i)
+      to.add(products_[i].defined() ? strip(products_[i]) : Strip{});
   }
   void add_results(Strips& to) const {
     if (output_.defined()) to.add(strip(output_));
@@ -213,7 +224,7 @@ void SequenceRule::run_forward(const Tensor* arguments) {
       to = products_[product.addend];  // added to where it lies
       addend = strip(to);
     } else {
-      to = block(differentiate || product.x == 0 ? steps : 1, w.columns());
+      to = block(product.x == 0 || stays(i) ? steps : 1, w.columns());
       if (product.bias >= 0)
         addend = product.bias == 0 ? strip(xs_) : constant(arguments[product.bias], copies);
     }
@@ -236,6 +247,8 @@ void SequenceRule::run_forward(const Tensor* arguments) {
     p.forward.run(p.dtype, strips.at(t), B);
   }
   for (int k = 0; k <= p.states; ++k) versions_[k] = result_block(k).impl().storage->version;
+  for (std::size_t i = 0; i < p.products.size(); ++i)
+    if (!stays(i)) products_[i] = Tensor();
 }
 
 template <class T>
