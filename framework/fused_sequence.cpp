@@ -1,7 +1,6 @@
 /// fused() over the time steps of a sequence: one operation on the tape for all of them.
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "framework/autograd.h"

@@ -330,6 +330,30 @@ TEST_CASE("equations: what cannot be done at once is done step by step") {
   CHECK(!is_scan(textbook(normal({5, 2, 3})).outputs));
 }
 
+TEST_CASE("equations: lengths and truncation go step by step, with equations alone as well") {
+  manual_seed(12);
+  const auto f = [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u) {
+    return tanh(linear(h, u, linear(x, w)));
+  };
+  const AtOnce<decltype(f), 2> at_once{{random_leaf({4, 3}), random_leaf({4, 4})}};
+  const StepByStep<decltype(f), Tensor, 2> step_by_step{at_once.weights};
+  const Tensor xs = random_leaf({6, 3, 3}), h = random_leaf({3, 4});
+  const Tensors leaves = {xs, h, at_once.weights[0], at_once.weights[1]};
+  for (const ScanOptions& options :
+       {ScanOptions{.lengths = indices({6, 2, 4})}, ScanOptions{.truncate = 2}}) {
+    const auto a = scan(at_once, xs, h, options), b = scan(step_by_step, xs, h, options);
+    CHECK(!is_scan(a.outputs));
+    CHECK(difference(a.outputs, b.outputs, 1e-14, 1.0) == "");
+    const GradOptions how{.allow_unused = true};
+    const Tensors g = grad({sum(square(a.outputs)) + sum(a.state)}, leaves, how);
+    const Tensors want = grad({sum(square(b.outputs)) + sum(b.state)}, leaves, how);
+    for (std::size_t k = 0; k < leaves.size(); ++k) {
+      REQUIRE(g[k].defined() == want[k].defined());
+      if (g[k].defined()) CHECK(difference(g[k], want[k], 1e-13, 1.0) == "");
+    }
+  }
+}
+
 TEST_CASE("equations: a state that does not fit, and none at all") {
   const Reducing cell{random64({4, 4})};
   const Tensor xs = random64({5, 2, 3});
