@@ -8,6 +8,7 @@
 #include "framework/fused_program.h"
 #include "framework/internal.h"
 #include "framework/ops.h"
+#include "framework/step_products.h"
 #include "framework/watch.h"
 
 namespace unroll::detail {
@@ -18,7 +19,8 @@ struct Strip {
   char* data = nullptr;
   std::int64_t step = 0;    ///< bytes from one time step to the next
   std::int64_t stride = 0;  ///< elements from one row to the next
-  Array at(std::int64_t t) const { return {data + t * step, stride}; }
+  std::int64_t first = 0;   ///< the time step at `data`
+  Array at(std::int64_t t) const { return {data + (t - first) * step, stride}; }
 };
 
 /// All arrays of a stage.
@@ -35,10 +37,29 @@ struct Strips {
   }
 };
 
+/// Time steps [low, high).
+struct Piece {
+  std::int64_t low, high;
+  std::int64_t size() const { return high - low; }
+};
+
 /// What stays the same over time.
 struct Sequence {
   std::int64_t T, B;
   bool reverse;
+  std::int64_t steps_at_once;
+  std::int64_t pieces() const { return (T + steps_at_once - 1) / steps_at_once; }
+  /// Piece number i of the walk. What is left over is the first one, so that from the end on the
+  /// pieces are those in which backward() sums the gradient of a weight up.
+  Piece piece(std::int64_t i) const {
+    const std::int64_t end = T - (pieces() - 1 - i) * steps_at_once;
+    const std::int64_t begin = std::max<std::int64_t>(end - steps_at_once, 0);
+    return reverse ? Piece{T - end, T - begin} : Piece{begin, end};
+  }
+  /// The time step of a piece that the walk comes to after `done` others of it.
+  std::int64_t step_of(const Piece& piece, std::int64_t done) const {
+    return reverse ? piece.high - 1 - done : piece.low + done;
+  }
   /// The time step that the walk comes to after `done` others.
   std::int64_t step(std::int64_t done) const { return reverse ? T - 1 - done : done; }
   /// A state has T + 1 places: where a time step finds it, and where it leaves it.
@@ -101,10 +122,11 @@ class SequenceRule {
   FusedFunction::Call call_;
   Tensor xs_;  ///< contiguous, off the tape
   Sequence sequence_;
-  Tensor states_[kFusedResults];     ///< [T + 1, B, ...], or [1, B, ...] written over and over
-  Tensor output_;                    ///< [T, B, ...], where it is none of the states
-  Tensor products_[kFusedProducts];  ///< [T, B, ...], or [1, B, ...] in each step anew
-  Tensor kept_;                      ///< [T, elements]
+  Tensor states_[kFusedResults];  ///< [T + 1, B, ...], or [1, B, ...] written over and over
+  Tensor output_;                 ///< [T, B, ...], where it is none of the states
+  /// [T, B, ...], or in each piece anew [steps, B, ...], or in each step [1, B, ...].
+  Tensor products_[kFusedProducts];
+  Tensor kept_;  ///< [T, elements]
   std::uint32_t versions_[1 + kFusedResults] = {};
 
   /// The result of the program that is the next state's tensor j.
@@ -132,25 +154,33 @@ class SequenceRule {
     if (block.shape()[0] == 1) return {data, 0, width};
     return {data + first * step, step, width};
   }
-  /// An argument of all time steps alike.
-  Strip constant(const Tensor& x, std::vector<Tensor>& copies) const {
-    copies.push_back(dense(x));
-    const std::int64_t width = width_of(x.shape());
-    return {const_cast<char*>(static_cast<const char*>(read(copies.back()))), 0,
-            x.dim() > 1 && x.numel() == sequence_.B * width ? width : 0};
+  /// The same for a block of the time steps of a piece, or of all.
+  Strip strip_of(const Piece& piece, const Tensor& block) const {
+    Strip made = strip(block);
+    if (block.shape()[0] < sequence_.T) made.first = piece.low;
+    return made;
   }
-  void add_arguments(Strips& to, const Tensor* arguments, std::vector<Tensor>& copies) const {
+  /// Arguments of all time steps alike; those that products multiply by are left out.
+  std::vector<Strip> constants(const Tensor* arguments, std::vector<Tensor>& copies) const {
     const FusedProgram& p = *program_;
-    const auto given = static_cast<int>(p.given());
-    to.add(strip(xs_));
-    for (int k = 1; k < given; ++k) {
-      if (k <= p.states)
-        to.add(strip(states_[k - 1], sequence_.before(0)));
-      else
-        to.add((p.weights >> k & 1u) != 0 ? Strip{} : constant(arguments[k], copies));
+    std::vector<Strip> list(p.given());
+    for (std::size_t k = static_cast<std::size_t>(p.states) + 1; k < list.size(); ++k) {
+      if ((p.weights >> k & 1u) != 0) continue;
+      const Tensor& x = copies.emplace_back(dense(arguments[k]));
+      const std::int64_t width = width_of(x.shape());
+      list[k] = {const_cast<char*>(static_cast<const char*>(read(x))), 0,
+                 x.dim() > 1 && x.numel() == sequence_.B * width ? width : 0};
     }
+    return list;
+  }
+  void add_arguments(Strips& to, const Piece& piece, const std::vector<Strip>& constants) const {
+    const FusedProgram& p = *program_;
+    to.add(strip(xs_));
+    for (int j = 0; j < p.states; ++j) to.add(strip(states_[j], sequence_.before(0)));
+    for (std::size_t k = static_cast<std::size_t>(p.states) + 1; k < p.given(); ++k)
+      to.add(constants[k]);
     for (std::size_t i = 0; i < p.products.size(); ++i)
-      to.add(products_[i].defined() ? strip(products_[i]) : Strip{});
+      to.add(products_[i].defined() ? strip_of(piece, products_[i]) : Strip{});
   }
   void add_results(Strips& to) const {
     if (output_.defined()) to.add(strip(output_));
@@ -173,8 +203,8 @@ class SequenceRule {
   template <class T>
   void compute(Back& back) const;
   template <class T>
-  Tensor input_gradient(Back& back, const Tensor* gradients,
-                        const std::vector<Tensor>& arguments) const;
+  void input_gradient(const Piece& piece, const Tensor* gradients,
+                      const std::vector<Tensor>& arguments, const Tensor& dx) const;
   void record(Back& back) const;
 };
 
@@ -187,6 +217,39 @@ struct StepProduct {
   void operator()(std::int64_t rows, std::int64_t t) const {
     const auto data = [t](const Strip& s) { return static_cast<T*>(s.at(t).data); };
     w(rows, {data(from), from.stride, 1}, data(to), {data(addend), addend.stride});
+  }
+};
+
+/// The gradient that comes to a state, and the one that goes on to the time step before, which may
+/// be written over the first unless the chain reads that too late.
+template <class T>
+struct StateGradient {
+  T *now = nullptr, *next = nullptr;
+  std::int64_t size = 0;
+  Strip outputs{};  ///< what comes from the outputs
+  bool in_chain = false;
+  std::vector<StepProduct<T>> products{};
+
+  /// Completes what goes on from time step t to the one before, -1 if there is none: that of the
+  /// chain, which is there, of products with the state, and of the output.
+  void pass(std::int64_t rows, std::int64_t width, std::int64_t t, std::int64_t before,
+            const kernels::ElementwiseFn<T>& add) {
+    const T* rest =
+        before >= 0 && outputs.data ? static_cast<const T*>(outputs.at(before).data) : nullptr;
+    bool begun = in_chain;
+    for (const auto& product : products) {
+      const T* addend = begun ? next : std::exchange(rest, nullptr);
+      product.w(rows, {static_cast<const T*>(product.from.at(t).data), product.from.stride, 1},
+                next, {addend, width});
+      begun = true;
+    }
+    if (rest && begun)
+      add(size, next, next, rest, nullptr, nullptr);
+    else if (rest)
+      std::copy_n(rest, size, next);
+    else if (!begun)
+      std::fill_n(next, size, T(0));
+    std::swap(now, next);
   }
 };
 
@@ -212,38 +275,45 @@ void SequenceRule::run_forward(const Tensor* arguments) {
   }
   if (p.kept_elements > 0) kept_ = detail::make({steps, p.kept_elements}, p.dtype);
 
-  std::vector<StepProduct<T>> in_each_step;
-  std::vector<Tensor> copies;
   for (std::size_t i = 0; i < p.products.size(); ++i) {
     const Trace::Product& product = p.products[i];
-    const Multiplier<T> w(arguments[product.w], product.transposed);
-    Tensor& to = products_[i];
-    Strip addend;
     if (product.addend >= 0) {
-      to = products_[product.addend];  // added to where it lies
-      addend = strip(to);
-    } else {
-      to = block(product.x == 0 || stays(i) ? steps : 1, w.columns());
-      if (product.bias >= 0)
-        addend = product.bias == 0 ? strip(xs_) : constant(arguments[product.bias], copies);
+      products_[i] = products_[product.addend];  // added to where it lies
+      continue;
     }
-    if (product.x == 0) {
-      w(steps * B, {read<T>(xs_), w.rows(), 1}, overwrite<T>(to),
-        {reinterpret_cast<const T*>(addend.data), addend.stride});
-    } else {
-      in_each_step.push_back(
-          {w, strip(states_[product.x - 1], sequence_.before(0)), strip(to), addend});
-    }
+    const std::int64_t n = stays(i) ? steps : product.x == 0 ? sequence_.steps_at_once : 1;
+    products_[i] = block(n, p.shapes[p.given() + i][1]);
   }
 
-  Strips strips;
-  add_arguments(strips, arguments, copies);
-  add_results(strips);
-  add_kept(strips);
-  for (std::int64_t done = 0; done < steps; ++done) {
-    const std::int64_t t = sequence_.step(done);
-    for (const auto& product : in_each_step) product(B, t);
-    p.forward.run(p.dtype, strips.at(t), B);
+  std::vector<Tensor> copies;
+  const std::vector<Strip> same = constants(arguments, copies);
+  std::vector<StepProduct<T>> in_each_step;
+  for (std::int64_t number = 0; number < sequence_.pieces(); ++number) {
+    const Piece piece = sequence_.piece(number);
+    in_each_step.clear();
+    for (std::size_t i = 0; i < p.products.size(); ++i) {
+      const Trace::Product& product = p.products[i];
+      const Multiplier<T> w(arguments[product.w], product.transposed);
+      const Strip to = strip_of(piece, products_[i]);
+      Strip addend;
+      if (product.addend >= 0)
+        addend = to;
+      else if (product.bias >= 0)
+        addend = product.bias == 0 ? strip(xs_) : same[static_cast<std::size_t>(product.bias)];
+      if (product.x == 0)
+        StepProduct<T>{w, strip(xs_), to, addend}(piece.size() * B, piece.low);
+      else
+        in_each_step.push_back({w, strip(states_[product.x - 1], sequence_.before(0)), to, addend});
+    }
+    Strips strips;
+    add_arguments(strips, piece, same);
+    add_results(strips);
+    add_kept(strips);
+    for (std::int64_t done = 0; done < piece.size(); ++done) {
+      const std::int64_t t = sequence_.step_of(piece, done);
+      for (const auto& product : in_each_step) product(B, t);
+      p.forward.run(p.dtype, strips.at(t), B);
+    }
   }
   for (int k = 0; k <= p.states; ++k) versions_[k] = result_block(k).impl().storage->version;
   for (std::size_t i = 0; i < p.products.size(); ++i)
@@ -260,22 +330,13 @@ void SequenceRule::compute(Back& back) const {
   std::vector<Tensor> arguments, copies;
   for (int k = 0; k < given; ++k) arguments.push_back(back.in(k));
 
-  // The gradient that comes to a state, and the one that goes on to the time step before, which
-  // may be written over the first unless the chain reads that too late.
-  struct StateGradient {
-    T *now, *next;
-    std::int64_t size;
-    Strip outputs{};  ///< what comes from the outputs
-    bool in_chain = false;
-    std::vector<StepProduct<T>> products{};
-  };
   Tensor own[2 * kFusedResults];
-  StateGradient gradients_of[kFusedResults];
+  StateGradient<T> gradients_of[kFusedResults];
   const Tensor& from_outputs = back.grad_of(0);
   if (from_outputs.defined()) copies.push_back(dense(from_outputs));
   const Strip outputs = from_outputs.defined() ? strip(copies.back()) : Strip{};
   for (int j = 0; j < p.states; ++j) {
-    StateGradient& state = gradients_of[j];
+    StateGradient<T>& state = gradients_of[j];
     const auto& gradient = p.gradients[static_cast<std::size_t>(j) + 1];
     const Shape shape = {B, states_[j].shape()[2]};
     state.size = shape.numel();
@@ -297,122 +358,121 @@ void SequenceRule::compute(Back& back) const {
         static_cast<const T*>(outputs.at(sequence_.step(steps - 1)).data), nullptr, nullptr);
   }
 
-  // Where the gradients of the other arguments go.
-  Tensor gradients[kSequenceArguments + kFusedProducts];
-  for (int k = 0; k < all; ++k) {
-    const auto& gradient = p.gradients[static_cast<std::size_t>(k)];
-    if (gradient.content.empty() || p.is_state(static_cast<std::size_t>(k))) continue;
-    gradients[k] = gradient.same_as >= 0
-                       ? gradients[gradient.same_as]
-                       : detail::make({steps, B, width_of(gradient.shape)}, p.dtype);
-  }
-  for (int i = all - given - 1; i >= 0; --i)
-    if (const int to = p.products[static_cast<std::size_t>(i)].addend; to >= 0)
-      gradients[given + to] = gradients[given + i];
-
-  Strips strips;
-  add_arguments(strips, arguments.data(), copies);
-  add_results(strips);
-  add_kept(strips);
-  const int first_seed = strips.count;
-  if (output_.defined()) {
-    if (!outputs.data) copies.push_back(zeros({1, B, output_.shape()[2]}, p.dtype));
-    strips.add(outputs.data ? outputs : strip(copies.back()));
-  }
-  for (int j = 0; j < p.states; ++j) strips.add({});
-  const int first_gradient = strips.count;
-  for (int k = 0; k < all; ++k) strips.add(gradients[k].defined() ? strip(gradients[k]) : Strip{});
-
-  for (int i = 0; i < all - given; ++i) {
-    const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
-    if (!p.is_state(static_cast<std::size_t>(product.x)) || !gradients[given + i].defined())
-      continue;
-    gradients_of[product.x - 1].products.push_back(
-        {Multiplier<T>(arguments[static_cast<std::size_t>(product.w)], !product.transposed),
-         strip(gradients[given + i]),
-         {},
-         {}});
-  }
-
-  for (std::int64_t left = steps; left-- > 0;) {
-    const std::int64_t t = sequence_.step(left);
-    for (int j = 0; j < p.states; ++j) {
-      const StateGradient& state = gradients_of[j];
-      const std::int64_t width = states_[j].shape()[2];
-      strips.list[first_seed + result_of_state(j)] = {reinterpret_cast<char*>(state.now), 0, width};
-      strips.list[first_gradient + 1 + j] = {reinterpret_cast<char*>(state.next), 0, width};
+  const std::vector<Strip> same = constants(arguments.data(), copies);
+  Tensor no_output;
+  if (output_.defined() && !outputs.data) no_output = zeros({1, B, output_.shape()[2]}, p.dtype);
+  Tensor dx;
+  if (back.needs(0)) dx = back.place(0);
+  if (back.needs(0) && !dx.defined()) dx = detail::make(xs_.shape(), p.dtype);
+  std::int64_t left = steps;
+  for (std::int64_t number = sequence_.pieces(); number-- > 0;) {
+    const Piece piece = sequence_.piece(number);
+    // Where the gradients of the arguments go that are no state.
+    Tensor gradients[kSequenceArguments + kFusedProducts];
+    for (int k = 0; k < all; ++k) {
+      const auto& gradient = p.gradients[static_cast<std::size_t>(k)];
+      if (gradient.content.empty() || p.is_state(static_cast<std::size_t>(k))) continue;
+      gradients[k] = gradient.same_as >= 0
+                         ? gradients[gradient.same_as]
+                         : detail::make({piece.size(), B, width_of(gradient.shape)}, p.dtype);
     }
-    p.backward.run(p.dtype, strips.at(t), B);
-    for (int j = 0; j < p.states; ++j) {
-      StateGradient& state = gradients_of[j];
-      if (left == 0 && !back.needs(j + 1)) continue;
-      const std::int64_t width = states_[j].shape()[2];
-      const T* rest = left > 0 && state.outputs.data
-                          ? static_cast<const T*>(state.outputs.at(sequence_.step(left - 1)).data)
-                          : nullptr;
-      bool begun = state.in_chain;
-      for (auto& product : state.products) {
-        const T* addend = begun ? state.next : std::exchange(rest, nullptr);
-        product.w(B, {static_cast<const T*>(product.from.at(t).data), product.from.stride, 1},
-                  state.next, {addend, width});
-        begun = true;
+    for (int i = all - given - 1; i >= 0; --i)
+      if (const int to = p.products[static_cast<std::size_t>(i)].addend; to >= 0)
+        gradients[given + to] = gradients[given + i];
+
+    Strips strips;
+    add_arguments(strips, piece, same);
+    add_results(strips);
+    add_kept(strips);
+    const int first_seed = strips.count;
+    if (output_.defined()) strips.add(outputs.data ? outputs : strip(no_output));
+    for (int j = 0; j < p.states; ++j) strips.add({});
+    const int first_gradient = strips.count;
+    for (int k = 0; k < all; ++k)
+      strips.add(gradients[k].defined() ? strip_of(piece, gradients[k]) : Strip{});
+    for (auto& state : gradients_of) state.products.clear();
+    for (int i = 0; i < all - given; ++i) {
+      const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
+      if (product.x == 0 || !gradients[given + i].defined()) continue;
+      gradients_of[product.x - 1].products.push_back(
+          {Multiplier<T>(arguments[static_cast<std::size_t>(product.w)], !product.transposed),
+           strip_of(piece, gradients[given + i]),
+           {},
+           {}});
+    }
+
+    for (std::int64_t done = piece.size(); done-- > 0;) {
+      const std::int64_t t = sequence_.step_of(piece, done);
+      --left;
+      for (int j = 0; j < p.states; ++j) {
+        const StateGradient<T>& state = gradients_of[j];
+        const std::int64_t width = states_[j].shape()[2];
+        strips.list[first_seed + result_of_state(j)] = {reinterpret_cast<char*>(state.now), 0,
+                                                        width};
+        strips.list[first_gradient + 1 + j] = {reinterpret_cast<char*>(state.next), 0, width};
       }
-      if (rest && begun)
-        add(state.size, state.next, state.next, rest, nullptr, nullptr);
-      else if (rest)
-        std::copy_n(rest, state.size, state.next);
-      else if (!begun)
-        std::fill_n(state.next, state.size, T(0));
-      std::swap(state.now, state.next);
+      p.backward.run(p.dtype, strips.at(t), B);
+      for (int j = 0; j < p.states; ++j) {
+        if (left == 0 && !back.needs(j + 1)) continue;
+        gradients_of[j].pass(B, states_[j].shape()[2], t, left > 0 ? sequence_.step(left - 1) : -1,
+                             add);
+      }
+    }
+
+    if (dx.defined()) input_gradient<T>(piece, gradients, arguments, dx);
+    const std::int64_t rows = piece.size() * B;
+    const auto add_to_weight = [&](int k, const Tensor& g) {
+      back.add(k, arguments[static_cast<std::size_t>(k)].dim() == 1 ? as_matrix(g, rows) : g);
+    };
+    for (int k = p.states + 1; k < given; ++k)
+      if (gradients[k].defined()) add_to_weight(k, gradients[k]);
+    for (int i = 0; i < all - given; ++i) {
+      const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
+      if (!gradients[given + i].defined()) continue;
+      const Tensor g = as_matrix(gradients[given + i], rows);
+      const Tensor x = product.x == 0 ? rows_from(xs_, piece.low, piece.size())
+                                      : rows_from(states_[product.x - 1],
+                                                  sequence_.before(piece.low), piece.size());
+      if (product.transposed)
+        back.add_product(product.w, g, x);
+      else
+        back.add_product(product.w, x, g);
+      if (product.bias > 0) add_to_weight(product.bias, gradients[given + i]);
     }
   }
-
-  if (back.needs(0)) back.add(0, input_gradient<T>(back, gradients, arguments));
+  if (dx.defined()) back.add(0, dx);
   for (int j = 0; j < p.states; ++j)
     if (back.needs(j + 1))
       back.add(j + 1, own[2 * j + (gradients_of[j].now == read<T>(own[2 * j]) ? 0 : 1)]);
-  const auto add_to_weight = [&](int k, const Tensor& g) {
-    back.add(k, arguments[static_cast<std::size_t>(k)].dim() == 1 ? as_matrix(g, steps * B) : g);
-  };
-  for (int k = p.states + 1; k < given; ++k)
-    if (gradients[k].defined()) add_to_weight(k, gradients[k]);
-  for (int i = 0; i < all - given; ++i) {
-    const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
-    if (!gradients[given + i].defined()) continue;
-    const Tensor g = as_matrix(gradients[given + i], steps * B);
-    const Tensor x = product.x == 0 ? as_matrix(xs_, steps * B)
-                                    : rows_from(states_[product.x - 1], sequence_.before(0), steps);
-    if (product.transposed)
-      back.add_product(product.w, g, x);
-    else
-      back.add_product(product.w, x, g);
-    if (product.bias > 0) add_to_weight(product.bias, gradients[given + i]);
-  }
 }
 
-/// That of the chain, of products to which x is added, and of products with x.
+/// The gradient of xs in a piece: that of the chain, of products to which x is added, and of
+/// products with x.
 template <class T>
-Tensor SequenceRule::input_gradient(Back& back, const Tensor* gradients,
-                                    const std::vector<Tensor>& arguments) const {
+void SequenceRule::input_gradient(const Piece& piece, const Tensor* gradients,
+                                  const std::vector<Tensor>& arguments, const Tensor& dx) const {
   const auto& products = program_->products;
   const Tensor* const of_products = gradients + program_->given();
   Tensor sum = gradients[0];
   for (std::size_t i = 0; i < products.size(); ++i)
     if (products[i].bias == 0 && of_products[i].defined())
       sum = sum.defined() ? sum + of_products[i] : of_products[i];
-  bool own = false;  // nobody else reads it
+  const std::int64_t rows = piece.size() * sequence_.B, width = xs_.shape()[2];
+  T* const to = overwrite<T>(dx) + piece.low * sequence_.B * width;
+  const T* before = sum.defined() ? read<T>(sum) : nullptr;
+  bool written = false;
   for (std::size_t i = 0; i < products.size(); ++i) {
     const Trace::Product& product = products[i];
     if (product.x != 0 || !of_products[i].defined()) continue;
     const Multiplier<T> w(arguments[static_cast<std::size_t>(product.w)], !product.transposed);
-    const Tensor before = sum;
-    if (!own) sum = back.place(0);
-    if (!sum.defined()) sum = detail::make(xs_.shape(), program_->dtype);
-    own = true;
-    w(sequence_.T * sequence_.B, {read<T>(of_products[i]), w.rows(), 1}, overwrite<T>(sum),
-      {before.defined() ? read<T>(before) : nullptr, w.columns()});
+    w(rows, {read<T>(of_products[i]), w.rows(), 1}, to, {written ? to : before, width});
+    written = true;
   }
-  return sum.defined() ? sum : zeros(xs_.shape(), program_->dtype);
+  if (written) return;
+  if (before)
+    std::copy_n(before, rows * width, to);
+  else
+    std::fill_n(to, rows * width, T(0));
 }
 
 /// The time steps once more, as operations of the tape, and their derivative.
@@ -457,15 +517,16 @@ void SequenceRule::record(Back& back) const {
 
 }  // namespace
 
-std::int64_t FusedFunction::over_time(const Tensor* arguments, bool reverse, Tensor* results) {
+bool FusedFunction::over_time(const Tensor* arguments, bool reverse, Tensor* results) {
   const Tensor& xs = arguments[0];
-  if (trace || watched() || xs.dim() != 3 || xs.numel() == 0 || !is_floating(xs.dtype())) return 0;
+  if (trace || watched() || xs.dim() != 3 || xs.numel() == 0 || !is_floating(xs.dtype()))
+    return false;
   const auto n = static_cast<std::size_t>(arguments_);
   Tensor step[kSequenceArguments];
   bool any = false;
   std::uint32_t differentiate = 0;
   for (std::size_t k = 0; k < n; ++k) {
-    if (!arguments[k].defined()) return 0;
+    if (!arguments[k].defined()) return false;
     step[k] = arguments[k];
     const bool is_state = k >= 1 && static_cast<int>(k) <= states_;
     const bool requires_grad = grad_enabled() && arguments[k].requires_grad();
@@ -476,17 +537,18 @@ std::int64_t FusedFunction::over_time(const Tensor* arguments, bool reverse, Ten
   Tensor steps = dense(xs);
   step[0] = attach(steps.impl().storage, xs.dtype(), {xs.size(1), xs.size(2)}, 0);
   FusedProgram* program = program_for(step, differentiate);
-  if (!program || !program->possible) return 0;
+  if (!program || !program->possible) return false;
 
-  SequenceRule rule(Ref<FusedProgram>::share(program), call_, std::move(steps),
-                    {xs.size(0), xs.size(1), reverse});
-  rule.forward(arguments);
-  for (int k = 0; k <= states_; ++k) results[k] = rule.result(k);
   std::int64_t widest = 0;
   for (std::size_t i = 0; i < program->products.size(); ++i)
     widest = std::max(widest, program->shapes[program->given() + i][1]);
-  for (const auto& made : program->results) widest = std::max(widest, made.width);
-  if (differentiate == 0) return widest;
+  const std::int64_t T = xs.size(0), B = xs.size(1);
+  const std::int64_t rows = widest > kWide ? kPieceRows / 2 : kPieceRows;
+  SequenceRule rule(Ref<FusedProgram>::share(program), call_, std::move(steps),
+                    {T, B, reverse, T * B <= kWholeRows ? T : (rows + B - 1) / B});
+  rule.forward(arguments);
+  for (int k = 0; k <= states_; ++k) results[k] = rule.result(k);
+  if (differentiate == 0) return true;
   record_all("scan", Inputs(arguments, n), results, 1 + states_, Keep::inputs, std::move(rule));
   const int own_output = results_ - states_;
   for (int k = 0; k <= states_; ++k) {
@@ -494,7 +556,7 @@ std::int64_t FusedFunction::over_time(const Tensor* arguments, bool reverse, Ten
     if (!program->results[static_cast<std::size_t>(made)].differentiable)
       results[k].impl().node.reset();
   }
-  return widest;
+  return true;
 }
 
 }  // namespace unroll::detail

@@ -9,6 +9,15 @@
 
 namespace unroll::detail {
 
+/// A sequence of up to kWholeRows rows (time steps x batch) is multiplied at once, a longer one in
+/// pieces of kPieceRows or a little more, half as many where what comes of it is wider than kWide:
+/// enough for a product at full speed, few enough to be still in the cache when the steps come to
+/// them. What is left over is not the last piece, so that from the end on the pieces are those in
+/// which backward() sums the gradient of a weight up.
+inline constexpr std::int64_t kPieceRows = 256;
+inline constexpr std::int64_t kWholeRows = 512;
+inline constexpr std::int64_t kWide = 1536;
+
 /// The part of a tensor's first dimension that a time step is.
 struct TimeStep {
   std::int64_t first;  ///< its index, or its first row

@@ -28,15 +28,12 @@ Tensor Equations::step_tensors(const Tensor& x, std::vector<Tensor>& state) cons
   return output;
 }
 
-std::int64_t Equations::over_time(const Tensor& xs, bool reverse, std::vector<Tensor>& state,
-                                  Tensor& outputs) const {
+Tensor Equations::over_time(const Tensor& xs, bool reverse, std::vector<Tensor>& state) const {
   const auto in = arguments(xs, state);
   std::vector<Tensor> out(1 + state.size());
-  const std::int64_t widest = function_().over_time(in.data(), reverse, out.data());
-  if (widest == 0) return 0;
-  outputs = std::move(out[0]);
+  if (!function_().over_time(in.data(), reverse, out.data())) return Tensor();
   std::move(out.begin() + 1, out.end(), state.begin());
-  return widest;
+  return out[0];
 }
 
 }  // namespace unroll

@@ -91,11 +91,9 @@ class Equations {
     return next;
   }
 
-  /// All time steps of xs [T, B, ...], if that can be done at once. Afterwards `state` is that
-  /// after the last step, and `outputs` are [T, B, ...]. Returns the width of the widest product,
-  /// or 0 if nothing has been done.
-  std::int64_t over_time(const Tensor& xs, bool reverse, std::vector<Tensor>& state,
-                         Tensor& outputs) const;
+  /// The outputs [T, B, ...] of all time steps of xs [T, B, ...], if that can be done at once;
+  /// `state` is then the one after the last step. Undefined, and nothing done, otherwise.
+  Tensor over_time(const Tensor& xs, bool reverse, std::vector<Tensor>& state) const;
 
  private:
   template <class F>

@@ -14,25 +14,11 @@ namespace detail {
 
 namespace {
 
-/// A sequence of up to kWholeRows rows (time steps x batch) is projected at once, a longer one in
-/// pieces of kPieceRows or a little more: enough for a product at full speed, few enough to be
-/// still in the cache when the steps come to them. The first piece has half as many, and so have
-/// all whose rows turn out to be wide. What is left over is the second piece, so that from the end
-/// on the pieces are those in which backward() sums the gradient of a weight up.
-constexpr std::int64_t kPieceRows = 256;
-constexpr std::int64_t kWholeRows = 512;
-constexpr std::int64_t kWide = 1536;
-
-/// The rows of a piece behind one with such a width.
-std::int64_t rows_after(std::int64_t widest) {
-  return widest > kWide ? kPieceRows / 2 : kPieceRows;
-}
-
-/// Lets go of a piece; returns the rows that the next one has.
+/// Lets go of a piece; returns the rows that the next one has. The first one has half as many.
 std::int64_t end_piece(StepProducts& steps) {
-  const std::int64_t rows = rows_after(steps.widest());
+  const bool wide = steps.widest() > kWide;
   steps.clear();
-  return rows;
+  return wide ? kPieceRows / 2 : kPieceRows;
 }
 
 void check_probability(const char* where, const char* name, double p) {
@@ -101,8 +87,8 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
   const std::int64_t rows = xs.dim() > 2 || !is_floating(xs.dtype()) ? batch : 1;  // else [T, I]
   const auto steps_of = [&](std::int64_t piece_rows) { return (piece_rows + rows - 1) / rows; };
   std::int64_t piece = kPieceRows / 2;
-  bool at_once = recurrent_dropout == 0.0 && !links.cut() && is_floating(xs.dtype());
-  std::vector<Tensor> pieces;  // of time steps done at once
+  if (recurrent_dropout == 0.0 && !links.cut())
+    if (Tensor outputs = walker.over_time(xs, options.reverse); outputs.defined()) return outputs;
   std::vector<Tensor> outputs(static_cast<std::size_t>(T));
   Tensor mask;
   StepProducts steps;
@@ -113,20 +99,7 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
       n = done == 0 ? std::min(whole, T) : odd > 0 ? odd : whole;
     }
     const std::int64_t first = options.reverse ? T - done - n : done;
-    const Tensor part = n == T ? xs : narrow(xs, 0, first, n);
-    if (at_once) {
-      if (done == 0) walker.start(batch, xs.dtype());
-      Tensor made;
-      const std::int64_t widest = walker.over_time(part, options.reverse, made);
-      at_once = widest > 0;
-      if (at_once) {
-        if (n == T) return made;
-        pieces.push_back(made);
-        piece = rows_after(widest);
-        continue;
-      }
-    }
-    steps.begin(walker.project(part));
+    steps.begin(walker.project(n == T ? xs : narrow(xs, 0, first, n)));
     if (done == 0) {
       walker.start(batch, state_dtype(steps.piece()));
       mask = recurrent_mask(walker, recurrent_dropout);
@@ -139,18 +112,6 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
           walker.step(steps.next({t, 0}), mask.defined() ? &mask : nullptr);
     }
     piece = end_piece(steps);
-  }
-  if (at_once) {
-    if (options.reverse) std::reverse(pieces.begin(), pieces.end());
-    return concatenate(pieces);
-  }
-  // Should only the first pieces have been done at once:
-  std::int64_t t = options.reverse ? T : 0;
-  for (const Tensor& made : pieces) {
-    if (options.reverse) t -= made.size(0);
-    for (std::int64_t k = 0; k < made.size(0); ++k)
-      outputs[static_cast<std::size_t>(t + k)] = select(made, 0, k);
-    if (!options.reverse) t += made.size(0);
   }
   return stack(outputs);
 }

@@ -102,7 +102,7 @@ class Walker {
   /// One time step, from a projected input. `mask`, if there is one, is for recurrent connections.
   virtual Tensor step(const Tensor& x, const Tensor* mask) = 0;
   /// All time steps of inputs that are not projected: Equations::over_time.
-  virtual std::int64_t over_time(const Tensor& xs, bool reverse, Tensor& outputs) = 0;
+  virtual Tensor over_time(const Tensor& xs, bool reverse) = 0;
   /// Puts f(tensor) in place of each tensor of the state.
   virtual void map(const std::function<Tensor(const Tensor&)>& f) = 0;
 
@@ -133,16 +133,17 @@ class CellWalker final : public Walker {
     *state = std::move(next.state);
     return std::move(next.output);
   }
-  std::int64_t over_time(const Tensor& xs, bool reverse, Tensor& outputs) override {
+  Tensor over_time(const Tensor& xs, bool reverse) override {
     if constexpr (HasEquations<Cell>) {
-      if (!equations()) return 0;
+      if (xs.dim() != 3 || !is_floating(xs.dtype()) || !equations()) return Tensor();
+      start(xs.size(1), xs.dtype());
       auto tensors = tensors_of(*state);
-      const std::int64_t widest = equations().over_time(xs, reverse, tensors, outputs);
+      const Tensor outputs = equations().over_time(xs, reverse, tensors);
       std::size_t i = 0;
       map([&](const Tensor&) { return tensors[i++]; });
-      return widest;
+      return outputs;
     } else {
-      return 0;
+      return Tensor();
     }
   }
   void map(const std::function<Tensor(const Tensor&)>& f) override {
