@@ -59,9 +59,8 @@ class FusedFunction {
   /// All time steps of a sequence as one operation, from the last one on if `reverse`. `arguments`:
   /// xs [T, B, I] in the place of x, the state before the first step, the weights. `results`: the
   /// outputs [T, B, ...] (without an output of its own: of the first tensor of the state) and the
-  /// state after the last step. False, and nothing done, if f
-  /// does anything else than multiply x and state, each as it is, by weights, and then what fused()
-  /// is for.
+  /// state after the last step. False, and nothing done, if f does anything else than multiply x
+  /// and state, each as it is, by weights, and then what fused() is for.
   bool over_time(const Tensor* arguments, bool reverse, Tensor* results);
   /// As it stands.
   void call(const Tensor* arguments, Tensor* results) const { call_(arguments, results); }

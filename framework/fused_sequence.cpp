@@ -7,6 +7,7 @@
 #include "framework/fused.h"
 #include "framework/fused_program.h"
 #include "framework/internal.h"
+#include "framework/kernels/parallel.h"
 #include "framework/ops.h"
 #include "framework/step_products.h"
 #include "framework/watch.h"
@@ -20,7 +21,10 @@ struct Strip {
   std::int64_t step = 0;    ///< bytes from one time step to the next
   std::int64_t stride = 0;  ///< elements from one row to the next
   std::int64_t first = 0;   ///< the time step at `data`
-  Array at(std::int64_t t) const { return {data + (t - first) * step, stride}; }
+  /// The rows of time step t, without those before `row`; `size`: bytes of an element.
+  Array at(std::int64_t t, std::int64_t row, std::int64_t size) const {
+    return {data + (t - first) * step + row * stride * size, stride};
+  }
 };
 
 /// All arrays of a stage.
@@ -30,17 +34,18 @@ struct Strips {
   Array arrays[kMostArrays];
 
   void add(const Strip& strip) { list[count++] = strip; }
-  /// The arrays of time step t.
-  Array* at(std::int64_t t) {
-    for (int i = FusedProgram::first_argument; i < count; ++i) arrays[i] = list[i].at(t);
+  /// The arrays of time step t, without the rows before `row`.
+  Array* at(std::int64_t t, std::int64_t row, std::int64_t size) {
+    for (int i = FusedProgram::first_argument; i < count; ++i) arrays[i] = list[i].at(t, row, size);
     return arrays;
   }
 };
 
-/// Time steps [low, high).
+/// A part of the walk over the time steps: after `begin` others, until `end` are done.
 struct Piece {
-  std::int64_t low, high;
-  std::int64_t size() const { return high - low; }
+  std::int64_t begin, end;
+  std::int64_t first;  ///< the lowest time step of it
+  std::int64_t size() const { return end - begin; }
 };
 
 /// What stays the same over time.
@@ -54,11 +59,7 @@ struct Sequence {
   Piece piece(std::int64_t i) const {
     const std::int64_t end = T - (pieces() - 1 - i) * steps_at_once;
     const std::int64_t begin = std::max<std::int64_t>(end - steps_at_once, 0);
-    return reverse ? Piece{T - end, T - begin} : Piece{begin, end};
-  }
-  /// The time step of a piece that the walk comes to after `done` others of it.
-  std::int64_t step_of(const Piece& piece, std::int64_t done) const {
-    return reverse ? piece.high - 1 - done : piece.low + done;
+    return {begin, end, reverse ? T - end : begin};
   }
   /// The time step that the walk comes to after `done` others.
   std::int64_t step(std::int64_t done) const { return reverse ? T - 1 - done : done; }
@@ -157,7 +158,7 @@ class SequenceRule {
   /// The same for a block of the time steps of a piece, or of all.
   Strip strip_of(const Piece& piece, const Tensor& block) const {
     Strip made = strip(block);
-    if (block.shape()[0] < sequence_.T) made.first = piece.low;
+    if (block.shape()[0] < sequence_.T) made.first = piece.first;
     return made;
   }
   /// Arguments of all time steps alike; those that products multiply by are left out.
@@ -208,48 +209,83 @@ class SequenceRule {
   void record(Back& back) const;
 };
 
+/// Where the rows of a strip lie at time step t, from `row` on; null if there is none.
+template <class T>
+T* rows_at(const Strip& strip, std::int64_t t, std::int64_t row) {
+  return strip.data ? static_cast<T*>(strip.at(t, row, sizeof(T)).data) : nullptr;
+}
+
 /// A product with a state, in each time step.
 template <class T>
 struct StepProduct {
   Multiplier<T> w;
   Strip from, to, addend;  ///< addend: no data if there is none
 
-  void operator()(std::int64_t rows, std::int64_t t) const {
-    const auto data = [t](const Strip& s) { return static_cast<T*>(s.at(t).data); };
-    w(rows, {data(from), from.stride, 1}, data(to), {data(addend), addend.stride});
+  void operator()(std::int64_t row, std::int64_t rows, std::int64_t t) const {
+    w(rows, {rows_at<T>(from, t, row), from.stride, 1}, rows_at<T>(to, t, row),
+      {rows_at<T>(addend, t, row), addend.stride});
   }
 };
 
-/// The gradient that comes to a state, and the one that goes on to the time step before, which may
-/// be written over the first unless the chain reads that too late.
+/// Calls f(row, rows) for parts of a batch, from several threads where that pays: each takes its
+/// sequences through all time steps of a piece. Few sequences are one part, and their products are
+/// shared instead.
+template <class T, class F>
+void for_sequences(std::int64_t B, std::int64_t steps, const std::vector<StepProduct<T>>& products,
+                   const F& f) {
+  constexpr std::int64_t kFewest = 8;  // in a part
+  std::int64_t work = 0;
+  bool packed = !products.empty();
+  for (const auto& product : products) {
+    work += steps * B * product.w.rows() * product.w.columns();
+    packed = packed && product.w.is_packed();
+  }
+  if (!packed || work < 2 * kernels::kWorkPerThread) return f(0, B);
+  kernels::parallel_for(
+      0, B, kFewest, [&](std::int64_t row, std::int64_t last) { f(row, last - row); },
+      work >= kernels::kWorthWaking);
+}
+
+/// The gradient of a state, from one time step to the one before.
 template <class T>
 struct StateGradient {
-  T *now = nullptr, *next = nullptr;
-  std::int64_t size = 0;
+  /// [B, width]; the two may be one, unless the chain still reads what comes to a time step when
+  /// it has written what goes on from it.
+  T* buffers[2] = {};
+  std::int64_t width = 0;
   Strip outputs{};  ///< what comes from the outputs
   bool in_chain = false;
   std::vector<StepProduct<T>> products{};
 
-  /// Completes what goes on from time step t to the one before, -1 if there is none: that of the
-  /// chain, which is there, of products with the state, and of the output.
-  void pass(std::int64_t rows, std::int64_t width, std::int64_t t, std::int64_t before,
-            const kernels::ElementwiseFn<T>& add) {
-    const T* rest =
-        before >= 0 && outputs.data ? static_cast<const T*>(outputs.at(before).data) : nullptr;
+  /// That of the state after `done` time steps.
+  T* after(std::int64_t done) const { return buffers[done & 1]; }
+  Strip strip(std::int64_t done) const { return {reinterpret_cast<char*>(after(done)), 0, width}; }
+
+  /// Completes what goes on after `done` time steps: that of the chain, which is there, of products
+  /// with the state, and of the output.
+  void complete(const Sequence& sequence, std::int64_t done, std::int64_t row,
+                std::int64_t rows) const {
+    const std::int64_t t = sequence.step(done);
+    const T* rest = done > 0 ? rows_at<T>(outputs, sequence.step(done - 1), row) : nullptr;
+    T* const to = after(done) + row * width;
     bool begun = in_chain;
     for (const auto& product : products) {
-      const T* addend = begun ? next : std::exchange(rest, nullptr);
-      product.w(rows, {static_cast<const T*>(product.from.at(t).data), product.from.stride, 1},
-                next, {addend, width});
+      const T* addend = begun ? to : std::exchange(rest, nullptr);
+      product.w(rows, {rows_at<T>(product.from, t, row), product.from.stride, 1}, to,
+                {addend, width});
       begun = true;
     }
     if (rest && begun)
-      add(size, next, next, rest, nullptr, nullptr);
+      add(rows, to, rest);
     else if (rest)
-      std::copy_n(rest, size, next);
+      std::copy_n(rest, rows * width, to);
     else if (!begun)
-      std::fill_n(next, size, T(0));
-    std::swap(now, next);
+      std::fill_n(to, rows * width, T(0));
+  }
+  /// to += x, [rows, width].
+  void add(std::int64_t rows, T* to, const T* x) const {
+    kernels::float_kernels<T>().elementwise[static_cast<std::size_t>(kernels::Op::add)](
+        rows * width, to, to, x, nullptr, nullptr);
   }
 };
 
@@ -301,7 +337,7 @@ void SequenceRule::run_forward(const Tensor* arguments) {
       else if (product.bias >= 0)
         addend = product.bias == 0 ? strip(xs_) : same[static_cast<std::size_t>(product.bias)];
       if (product.x == 0)
-        StepProduct<T>{w, strip(xs_), to, addend}(piece.size() * B, piece.low);
+        StepProduct<T>{w, strip(xs_), to, addend}(0, piece.size() * B, piece.first);
       else
         in_each_step.push_back({w, strip(states_[product.x - 1], sequence_.before(0)), to, addend});
     }
@@ -309,11 +345,14 @@ void SequenceRule::run_forward(const Tensor* arguments) {
     add_arguments(strips, piece, same);
     add_results(strips);
     add_kept(strips);
-    for (std::int64_t done = 0; done < piece.size(); ++done) {
-      const std::int64_t t = sequence_.step_of(piece, done);
-      for (const auto& product : in_each_step) product(B, t);
-      p.forward.run(p.dtype, strips.at(t), B);
-    }
+    for_sequences(B, piece.size(), in_each_step, [&](std::int64_t row, std::int64_t rows) {
+      Strips mine = strips;
+      for (std::int64_t done = piece.begin; done < piece.end; ++done) {
+        const std::int64_t t = sequence_.step(done);
+        for (const auto& product : in_each_step) product(row, rows, t);
+        p.forward.run(p.dtype, mine.at(t, row, sizeof(T)), rows);
+      }
+    });
   }
   for (int k = 0; k <= p.states; ++k) versions_[k] = result_block(k).impl().storage->version;
   for (std::size_t i = 0; i < p.products.size(); ++i)
@@ -325,8 +364,6 @@ void SequenceRule::compute(Back& back) const {
   const FusedProgram& p = *program_;
   const std::int64_t steps = sequence_.T, B = sequence_.B;
   const auto given = static_cast<int>(p.given()), all = static_cast<int>(p.shapes.size());
-  const auto& add =
-      kernels::float_kernels<T>().elementwise[static_cast<std::size_t>(kernels::Op::add)];
   std::vector<Tensor> arguments, copies;
   for (int k = 0; k < given; ++k) arguments.push_back(back.in(k));
 
@@ -339,23 +376,21 @@ void SequenceRule::compute(Back& back) const {
     StateGradient<T>& state = gradients_of[j];
     const auto& gradient = p.gradients[static_cast<std::size_t>(j) + 1];
     const Shape shape = {B, states_[j].shape()[2]};
-    state.size = shape.numel();
+    state.width = shape[1];
     state.in_chain = !gradient.content.empty();
     own[2 * j] = detail::make(shape, p.dtype);
-    state.now = state.next = overwrite<T>(own[2 * j]);
-    if (state.in_chain && gradient.over != result_of_state(j)) {
-      own[2 * j + 1] = detail::make(shape, p.dtype);
-      state.next = overwrite<T>(own[2 * j + 1]);
-    }
+    own[2 * j + 1] = state.in_chain && gradient.over != result_of_state(j)
+                         ? detail::make(shape, p.dtype)
+                         : own[2 * j];
+    for (int i : {0, 1}) state.buffers[i] = overwrite<T>(own[2 * j + i]);
     const Tensor& last = back.grad_of(j + 1);
     if (last.defined())
-      copy_into(own[2 * j], 0, dense(last));
+      std::copy_n(read<T>(dense(last)), shape.numel(), state.after(steps));
     else
-      std::fill_n(state.now, state.size, T(0));
+      std::fill_n(state.after(steps), shape.numel(), T(0));
     if (j > 0 || output_.defined() || !outputs.data) continue;
     state.outputs = outputs;
-    add(state.size, state.now, state.now,
-        static_cast<const T*>(outputs.at(sequence_.step(steps - 1)).data), nullptr, nullptr);
+    state.add(B, state.after(steps), rows_at<T>(outputs, sequence_.step(steps - 1), 0));
   }
 
   const std::vector<Strip> same = constants(arguments.data(), copies);
@@ -364,7 +399,6 @@ void SequenceRule::compute(Back& back) const {
   Tensor dx;
   if (back.needs(0)) dx = back.place(0);
   if (back.needs(0) && !dx.defined()) dx = detail::make(xs_.shape(), p.dtype);
-  std::int64_t left = steps;
   for (std::int64_t number = sequence_.pieces(); number-- > 0;) {
     const Piece piece = sequence_.piece(number);
     // Where the gradients of the arguments go that are no state.
@@ -390,34 +424,31 @@ void SequenceRule::compute(Back& back) const {
     const int first_gradient = strips.count;
     for (int k = 0; k < all; ++k)
       strips.add(gradients[k].defined() ? strip_of(piece, gradients[k]) : Strip{});
+    std::vector<StepProduct<T>> with_states;
     for (auto& state : gradients_of) state.products.clear();
     for (int i = 0; i < all - given; ++i) {
       const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
       if (product.x == 0 || !gradients[given + i].defined()) continue;
-      gradients_of[product.x - 1].products.push_back(
+      with_states.push_back(
           {Multiplier<T>(arguments[static_cast<std::size_t>(product.w)], !product.transposed),
            strip_of(piece, gradients[given + i]),
            {},
            {}});
+      gradients_of[product.x - 1].products.push_back(with_states.back());
     }
 
-    for (std::int64_t done = piece.size(); done-- > 0;) {
-      const std::int64_t t = sequence_.step_of(piece, done);
-      --left;
-      for (int j = 0; j < p.states; ++j) {
-        const StateGradient<T>& state = gradients_of[j];
-        const std::int64_t width = states_[j].shape()[2];
-        strips.list[first_seed + result_of_state(j)] = {reinterpret_cast<char*>(state.now), 0,
-                                                        width};
-        strips.list[first_gradient + 1 + j] = {reinterpret_cast<char*>(state.next), 0, width};
+    for_sequences(B, piece.size(), with_states, [&](std::int64_t row, std::int64_t rows) {
+      Strips mine = strips;
+      for (std::int64_t done = piece.end; done-- > piece.begin;) {
+        for (int j = 0; j < p.states; ++j) {
+          mine.list[first_seed + result_of_state(j)] = gradients_of[j].strip(done + 1);
+          mine.list[first_gradient + 1 + j] = gradients_of[j].strip(done);
+        }
+        p.backward.run(p.dtype, mine.at(sequence_.step(done), row, sizeof(T)), rows);
+        for (int j = 0; j < p.states; ++j)
+          if (done > 0 || back.needs(j + 1)) gradients_of[j].complete(sequence_, done, row, rows);
       }
-      p.backward.run(p.dtype, strips.at(t), B);
-      for (int j = 0; j < p.states; ++j) {
-        if (left == 0 && !back.needs(j + 1)) continue;
-        gradients_of[j].pass(B, states_[j].shape()[2], t, left > 0 ? sequence_.step(left - 1) : -1,
-                             add);
-      }
-    }
+    });
 
     if (dx.defined()) input_gradient<T>(piece, gradients, arguments, dx);
     const std::int64_t rows = piece.size() * B;
@@ -430,9 +461,9 @@ void SequenceRule::compute(Back& back) const {
       const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
       if (!gradients[given + i].defined()) continue;
       const Tensor g = as_matrix(gradients[given + i], rows);
-      const Tensor x = product.x == 0 ? rows_from(xs_, piece.low, piece.size())
+      const Tensor x = product.x == 0 ? rows_from(xs_, piece.first, piece.size())
                                       : rows_from(states_[product.x - 1],
-                                                  sequence_.before(piece.low), piece.size());
+                                                  sequence_.before(piece.first), piece.size());
       if (product.transposed)
         back.add_product(product.w, g, x);
       else
@@ -442,8 +473,7 @@ void SequenceRule::compute(Back& back) const {
   }
   if (dx.defined()) back.add(0, dx);
   for (int j = 0; j < p.states; ++j)
-    if (back.needs(j + 1))
-      back.add(j + 1, own[2 * j + (gradients_of[j].now == read<T>(own[2 * j]) ? 0 : 1)]);
+    if (back.needs(j + 1)) back.add(j + 1, own[2 * j]);
 }
 
 /// The gradient of xs in a piece: that of the chain, of products to which x is added, and of
@@ -458,7 +488,7 @@ void SequenceRule::input_gradient(const Piece& piece, const Tensor* gradients,
     if (products[i].bias == 0 && of_products[i].defined())
       sum = sum.defined() ? sum + of_products[i] : of_products[i];
   const std::int64_t rows = piece.size() * sequence_.B, width = xs_.shape()[2];
-  T* const to = overwrite<T>(dx) + piece.low * sequence_.B * width;
+  T* const to = overwrite<T>(dx) + piece.first * sequence_.B * width;
   const T* before = sum.defined() ? read<T>(sum) : nullptr;
   bool written = false;
   for (std::size_t i = 0; i < products.size(); ++i) {

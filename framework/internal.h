@@ -115,6 +115,8 @@ class Multiplier {
   Multiplier(const Tensor& w, bool transposed);
   std::int64_t rows() const { return k_; }     ///< k
   std::int64_t columns() const { return n_; }  ///< n
+  /// Whether it is multiplied as panels: rows of a are then independent of each other's number.
+  bool is_packed() const { return panels_ != nullptr; }
   /// c [m, n] = a [m, k] w + d, which may be c.
   void operator()(std::int64_t m, kernels::MatrixRef<T> a, T* c, kernels::Addend<T> d = {}) const {
     if (panels_)

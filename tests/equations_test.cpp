@@ -11,6 +11,7 @@
 
 #include "framework/autograd.h"
 #include "framework/inspect.h"
+#include "framework/kernels/parallel.h"
 #include "framework/ops.h"
 #include "modules/modules.h"
 #include "tests/recurrent.h"
@@ -232,6 +233,39 @@ TEST_CASE("equations: a long sequence is done in pieces") {
     for (std::size_t i = 0; i < leaves.size(); ++i)
       CHECK(difference(g[i], want[i], 1e-11, 1.0) == "");
   }
+}
+
+TEST_CASE("equations: [thread] the same bits with every number of threads") {
+  const int threads_before = num_threads();
+  const auto check_module = [](const auto& module, std::int64_t T, std::int64_t B,
+                               std::int64_t width) {
+    Tensors expected;
+    for (int threads : {1, 2, 3, 4}) {
+      INFO("T = ", T, ", B = ", B, ", width ", width, ", threads: ", threads);
+      set_num_threads(threads);
+      Generator generator(3);
+      const Tensor xs = normal({T, B, width}, 0.0, 1.0, DType::f32, generator).requires_grad_();
+      const auto made = module(xs);
+      Tensors all = {made.outputs}, leaves = {xs};
+      for (const Tensor& t : tensors_of(made.state)) all.push_back(t);
+      for (const Tensor& w : module.parameters()) leaves.push_back(w);
+      Tensor loss;
+      for (const Tensor& t : all) loss = loss.defined() ? loss + sum(sin(t)) : sum(sin(t));
+      CHECK(is_scan(made.outputs));
+      for (const Tensor& g : grad({loss}, leaves)) all.push_back(g);
+      if (threads == 1) expected = all;
+      for (std::size_t i = 0; i < all.size(); ++i)
+        CHECK(difference(all[i], expected[i], 0.0) == "");
+    }
+  };
+  manual_seed(13);
+  for (const auto& [T, B, width] :
+       {std::array{30, 33, 96}, {9, 16, 130}, {40, 1, 64}, {7, 5, 128}, {3, 70, 64}}) {
+    check_module(LSTM(width, width), T, B, width);
+    check_module(GRU(width, width), T, B, width);
+    check_module(RNN(width, width), T, B, width);
+  }
+  set_num_threads(threads_before);
 }
 
 TEST_CASE("equations: xs may lie in memory in any way, and be a part of something") {

@@ -56,12 +56,7 @@ const Kernels& active() {
 
 namespace {
 
-/// Multiply-adds that a thread should have to do: some 1 us; and in all, so that it is worth
-/// waking.
-constexpr std::int64_t kWorkPerThread = 1 << 17;
-constexpr std::int64_t kWorthWaking = 1 << 21;
-
-/// The same for elements that are packed.
+/// As kWorkPerThread and kWorthWaking, for elements that are packed.
 constexpr std::int64_t kPackedPerThread = 1 << 13;
 constexpr std::int64_t kPackedWorthWaking = 1 << 17;
 

@@ -28,6 +28,11 @@ class FlushDenormals {
   unsigned saved_;
 };
 
+/// Multiply-adds that a thread should have to do: some 1 us; and in all, so that it is worth
+/// waking.
+inline constexpr std::int64_t kWorkPerThread = 1 << 17;
+inline constexpr std::int64_t kWorthWaking = 1 << 21;
+
 namespace detail {
 void parallel_run(std::int64_t begin, std::int64_t end, std::int64_t grain, bool wake,
                   void (*call)(void*, std::int64_t, std::int64_t), void* context);
