@@ -279,6 +279,21 @@ std::uint32_t find_weights(const FusedProgram& program, FusedFunction::Call call
   return weights;
 }
 
+/// Puts the products with x in front in each sum of products: they are there for many time steps
+/// before the first of these begins.
+void begin_with_x(std::vector<Trace::Product>& products) {
+  for (Trace::Product& product : products)
+    for (Trace::Product* p = &product; p->addend >= 0;) {
+      Trace::Product& before = products[static_cast<std::size_t>(p->addend)];
+      if (p->x == 0 && before.x != 0) {
+        std::swap(p->x, before.x);
+        std::swap(p->w, before.w);
+        std::swap(p->transposed, before.transposed);
+      }
+      p = &before;
+    }
+}
+
 }  // namespace
 
 void make_program(FusedProgram& program, FusedFunction::Call call, int result_count,
@@ -321,6 +336,7 @@ void make_program(FusedProgram& program, FusedFunction::Call call, int result_co
     arguments.push_back(p.tensor);
   }
   program.products = traced.products;
+  begin_with_x(program.products);
   n = program.shapes.size();
 
   std::vector<std::vector<Window>> contents;

@@ -159,6 +159,15 @@ TEST_CASE("equations: an LSTM, with sums in the products or behind them") {
                       [](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u,
                          const Tensor& b) { return lstm(matmul(x, w) + matmul(s.h, u) + b, s.c); },
                       {Shape{5, 12}, {3, 12}, {12}}, 5, {3, 3});
+  check<LSTMState, 3>("the state first",
+                      [](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u,
+                         const Tensor& b) { return lstm(linear(x, w, linear(s.h, u, b)), s.c); },
+                      {Shape{12, 5}, {12, 3}, {12}}, 5, {3, 3});
+  check<LSTMState, 4>(
+      "x between two products with states",
+      [](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u, const Tensor& v,
+         const Tensor& b) { return lstm(linear(s.c, v, linear(x, w, linear(s.h, u, b))), s.c); },
+      {Shape{12, 5}, {12, 3}, {12, 3}, {12}}, 5, {3, 3});
   check<LSTMState, 1>("projected",
                       [](const Tensor& x, const LSTMState& s, const Tensor& u) {
                         return lstm(linear(s.h, u, x), s.c);
