@@ -113,11 +113,12 @@ struct Node {
     SweepEntry* entry = nullptr;  ///< what that sweep knows of it
     Node* next_dead;              ///< while nodes are taken down
   };
-  Ref<Storage> output;  ///< the result's memory where the rule reads the result
-  std::uint32_t output_version = 0;
-  DType dtype = DType::f32;    ///< of the output
-  bool is_view = false;        ///< on the memory of the first input
-  bool is_transpose = false;   ///< of a matrix
+  Ref<Storage> output;               ///< the result's memory where the rule reads the result
+  std::uint32_t output_version = 0;  ///< where the rule reads the result, or takes_rows
+  DType dtype = DType::f32;          ///< of the output
+  bool is_view = false;              ///< on the memory of the first input
+  bool is_transpose = false;         ///< of a matrix
+  bool takes_rows = false;     ///< of the first input, which the second one names: see RepeatedRows
   std::uint8_t passes_on = 0;  ///< inputs whose gradients are this one's elements as they are: bits
   const char* op = "leaf";
   std::int64_t output_offset = 0;
@@ -168,6 +169,9 @@ class Back {
   /// Takes the gradient that input i has so far, for a rule that computes the sum with its own in
   /// one go and add()s that. Undefined where there is none, or it has to be added as it is.
   Tensor take_grad(int i);
+  /// Whether input i is an embedding, and nobody else looks at its gradient, which may then be that
+  /// of equal rows in one of them.
+  bool takes_rows(int i) const;
   /// Adds a gradient to a part of input i only, in place if possible, so that T slices of one
   /// tensor cost O(T). `put(whole, g)` adds g into that part of `whole`, in place; `take(whole)`
   /// reads the part, and is what the derivative of `put` with respect to g needs.

@@ -1,6 +1,7 @@
 /// fused() over the time steps of a sequence: one operation on the tape for all of them.
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "framework/autograd.h"
@@ -9,6 +10,7 @@
 #include "framework/internal.h"
 #include "framework/kernels/parallel.h"
 #include "framework/ops.h"
+#include "framework/repeated_rows.h"
 #include "framework/step_products.h"
 #include "framework/watch.h"
 
@@ -86,6 +88,12 @@ class SequenceRule {
   SequenceRule(Ref<FusedProgram> p, FusedFunction::Call f, Tensor x, const Sequence& s)
       : program_(std::move(p)), call_(f), xs_(std::move(x)), sequence_(s) {}
 
+  /// Multiplies rows of xs that are known to be equal once.
+  void share_rows(const Tensor& xs) {
+    for (const Trace::Product& product : program_->products)
+      if (product.x == 0 && !repeated_) repeated_ = RepeatedRows::find(xs);
+  }
+
   /// Computes all time steps; makes what they write to.
   void forward(const Tensor* arguments) {
     dispatch_floating(program_->dtype, [&]<class T>(T) { run_forward<T>(arguments); });
@@ -123,8 +131,9 @@ class SequenceRule {
   FusedFunction::Call call_;
   Tensor xs_;  ///< contiguous, off the tape
   Sequence sequence_;
-  Tensor states_[kFusedResults];  ///< [T + 1, B, ...], or [1, B, ...] written over and over
-  Tensor output_;                 ///< [T, B, ...], where it is none of the states
+  std::optional<RepeatedRows> repeated_;  ///< in xs, where that has products
+  Tensor states_[kFusedResults];          ///< [T + 1, B, ...], or [1, B, ...] written over and over
+  Tensor output_;                         ///< [T, B, ...], where it is none of the states
   /// [T, B, ...], or in each piece anew [steps, B, ...], or in each step [1, B, ...].
   Tensor products_[kFusedProducts];
   Tensor kept_;  ///< [T, elements]
@@ -146,6 +155,20 @@ class SequenceRule {
     for (std::size_t j = i + 1; j < p.products.size(); ++j)
       if (p.products[j].addend == static_cast<int>(i)) return stays(j);
     return false;
+  }
+  /// Whether product i is one with x that no further one with x is added to.
+  bool ends_with_x(std::size_t i) const {
+    const auto& products = program_->products;
+    if (products[i].x != 0) return false;
+    for (std::size_t j = i + 1; j < products.size(); ++j)
+      if (products[j].addend == static_cast<int>(i) && products[j].x == 0) return false;
+    return true;
+  }
+  /// Whether the gradient of array k is one of x, or of a product with x, or added to x.
+  bool comes_to_x(int k) const {
+    const auto i = static_cast<std::size_t>(k), given = program_->given();
+    if (i < given) return i == 0;
+    return program_->products[i - given].x == 0 || program_->products[i - given].bias == 0;
   }
   /// The places of one time step in a block [steps, B, width], moved on by `first` steps. A block
   /// of one step is used in all of them.
@@ -204,8 +227,8 @@ class SequenceRule {
   template <class T>
   void compute(Back& back) const;
   template <class T>
-  void input_gradient(const Piece& piece, const Tensor* gradients,
-                      const std::vector<Tensor>& arguments, const Tensor& dx) const;
+  void input_gradient(std::int64_t rows, const Tensor* gradients,
+                      const std::vector<Tensor>& arguments, T* to) const;
   void record(Back& back) const;
 };
 
@@ -317,29 +340,53 @@ void SequenceRule::run_forward(const Tensor* arguments) {
       products_[i] = products_[product.addend];  // added to where it lies
       continue;
     }
-    const std::int64_t n = stays(i) ? steps : product.x == 0 ? sequence_.steps_at_once : 1;
+    const bool in_pieces = product.x == 0 && !repeated_;
+    const std::int64_t n = stays(i) ? steps : in_pieces ? sequence_.steps_at_once : 1;
     products_[i] = block(n, p.shapes[p.given() + i][1]);
   }
 
   std::vector<Tensor> copies;
   const std::vector<Strip> same = constants(arguments, copies);
+  const auto multiply = [&](const Trace::Product& product, const Tensor& x, const Strip& from,
+                            const Strip& to) {
+    Strip addend;
+    if (product.addend >= 0)
+      addend = to;
+    else if (product.bias >= 0)
+      addend = product.bias == 0 ? strip(x) : same[static_cast<std::size_t>(product.bias)];
+    const Multiplier<T> w(arguments[product.w], product.transposed);
+    return StepProduct<T>{w, from, to, addend};
+  };
+  Tensor of_rows[kFusedProducts];  // [1, different rows, width]
+  for (std::size_t i = 0; repeated_ && i < p.products.size(); ++i) {
+    const Trace::Product& product = p.products[i];
+    if (product.x != 0) continue;
+    const Tensor& x = repeated_->distinct();
+    of_rows[i] = product.addend >= 0
+                     ? of_rows[product.addend]
+                     : detail::make({1, x.shape()[1], p.shapes[p.given() + i][1]}, p.dtype);
+    multiply(product, x, strip(x), strip(of_rows[i]))(0, x.shape()[1], 0);
+  }
+  struct Taken {
+    Strip from, to;
+  };
+  std::vector<Taken> taken;
   std::vector<StepProduct<T>> in_each_step;
   for (std::int64_t number = 0; number < sequence_.pieces(); ++number) {
     const Piece piece = sequence_.piece(number);
+    taken.clear();
     in_each_step.clear();
     for (std::size_t i = 0; i < p.products.size(); ++i) {
       const Trace::Product& product = p.products[i];
-      const Multiplier<T> w(arguments[product.w], product.transposed);
       const Strip to = strip_of(piece, products_[i]);
-      Strip addend;
-      if (product.addend >= 0)
-        addend = to;
-      else if (product.bias >= 0)
-        addend = product.bias == 0 ? strip(xs_) : same[static_cast<std::size_t>(product.bias)];
-      if (product.x == 0)
-        StepProduct<T>{w, strip(xs_), to, addend}(0, piece.size() * B, piece.first);
-      else
-        in_each_step.push_back({w, strip(states_[product.x - 1], sequence_.before(0)), to, addend});
+      if (product.x > 0) {
+        const Strip from = strip(states_[product.x - 1], sequence_.before(0));
+        in_each_step.push_back(multiply(product, xs_, from, to));
+      } else if (!repeated_) {
+        multiply(product, xs_, strip(xs_), to)(0, piece.size() * B, piece.first);
+      } else if (ends_with_x(i)) {
+        taken.push_back({strip(of_rows[i]), to});
+      }
     }
     Strips strips;
     add_arguments(strips, piece, same);
@@ -349,6 +396,9 @@ void SequenceRule::run_forward(const Tensor* arguments) {
       Strips mine = strips;
       for (std::int64_t done = piece.begin; done < piece.end; ++done) {
         const std::int64_t t = sequence_.step(done);
+        for (const Taken& x : taken)
+          repeated_->take(rows_at<T>(x.from, 0, 0), x.from.stride, t * B + row, rows,
+                          rows_at<T>(x.to, t, row));
         for (const auto& product : in_each_step) product(row, rows, t);
         p.forward.run(p.dtype, mine.at(t, row, sizeof(T)), rows);
       }
@@ -399,6 +449,23 @@ void SequenceRule::compute(Back& back) const {
   Tensor dx;
   if (back.needs(0)) dx = back.place(0);
   if (back.needs(0) && !dx.defined()) dx = detail::make(xs_.shape(), p.dtype);
+  // Sums of such gradients over equal rows of x; whether they are all that is asked for.
+  Tensor of_rows[kSequenceArguments + kFusedProducts];
+  const bool dx_of_rows = repeated_ && back.takes_rows(0);
+  const auto add_to_constant = [&](int k, const Tensor& g) {
+    const bool of_each_row = arguments[static_cast<std::size_t>(k)].dim() == 1;
+    back.add(k, of_each_row ? as_matrix(g, g.numel() / g.size(-1)) : g);
+  };
+  const auto add_to_weights = [&](int i, const Tensor& gradient, const Tensor& x) {
+    if (!gradient.defined()) return;
+    const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
+    const Tensor g = as_matrix(gradient, x.shape()[0]);
+    if (product.transposed)
+      back.add_product(product.w, g, x);
+    else
+      back.add_product(product.w, x, g);
+    if (product.bias > 0) add_to_constant(product.bias, gradient);
+  };
   for (std::int64_t number = sequence_.pieces(); number-- > 0;) {
     const Piece piece = sequence_.piece(number);
     // Where the gradients of the arguments go that are no state.
@@ -450,45 +517,51 @@ void SequenceRule::compute(Back& back) const {
       }
     });
 
-    if (dx.defined()) input_gradient<T>(piece, gradients, arguments, dx);
-    const std::int64_t rows = piece.size() * B;
-    const auto add_to_weight = [&](int k, const Tensor& g) {
-      back.add(k, arguments[static_cast<std::size_t>(k)].dim() == 1 ? as_matrix(g, rows) : g);
-    };
-    for (int k = p.states + 1; k < given; ++k)
-      if (gradients[k].defined()) add_to_weight(k, gradients[k]);
-    for (int i = 0; i < all - given; ++i) {
-      const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
-      if (!gradients[given + i].defined()) continue;
-      const Tensor g = as_matrix(gradients[given + i], rows);
-      const Tensor x = product.x == 0 ? rows_from(xs_, piece.first, piece.size())
-                                      : rows_from(states_[product.x - 1],
-                                                  sequence_.before(piece.first), piece.size());
-      if (product.transposed)
-        back.add_product(product.w, g, x);
-      else
-        back.add_product(product.w, x, g);
-      if (product.bias > 0) add_to_weight(product.bias, gradients[given + i]);
+    const std::int64_t rows = piece.size() * B, first_row = piece.first * B;
+    if (dx.defined() && !dx_of_rows)
+      input_gradient<T>(rows, gradients, arguments, overwrite<T>(dx) + first_row * xs_.shape()[2]);
+    for (int k = 0; repeated_ && k < all; ++k) {
+      const Tensor& g = gradients[k];
+      if (!g.defined() || !comes_to_x(k)) continue;
+      if (!of_rows[k].defined()) of_rows[k] = zeros({1, repeated_->size(), g.shape()[2]}, p.dtype);
+      repeated_->add_to(of_rows[k], g, first_row);
     }
+    for (int k = p.states + 1; k < given; ++k)
+      if (gradients[k].defined()) add_to_constant(k, gradients[k]);
+    for (int i = 0; i < all - given; ++i) {
+      const int x = p.products[static_cast<std::size_t>(i)].x;
+      if (x == 0 && repeated_) continue;
+      add_to_weights(i, gradients[given + i],
+                     x == 0
+                         ? rows_from(xs_, piece.first, piece.size())
+                         : rows_from(states_[x - 1], sequence_.before(piece.first), piece.size()));
+    }
+  }
+  for (int i = 0; repeated_ && i < all - given; ++i)
+    if (p.products[static_cast<std::size_t>(i)].x == 0)
+      add_to_weights(i, of_rows[given + i], as_matrix(repeated_->distinct(), repeated_->size()));
+  if (dx_of_rows && dx.defined()) {
+    const Tensor sums = detail::make(repeated_->distinct().shape(), p.dtype);
+    input_gradient<T>(repeated_->size(), of_rows, arguments, overwrite<T>(sums));
+    repeated_->put_sums(sums, dx);
   }
   if (dx.defined()) back.add(0, dx);
   for (int j = 0; j < p.states; ++j)
     if (back.needs(j + 1)) back.add(j + 1, own[2 * j]);
 }
 
-/// The gradient of xs in a piece: that of the chain, of products to which x is added, and of
+/// The gradient of rows of xs: that of the chain, of products to which x is added, and of
 /// products with x.
 template <class T>
-void SequenceRule::input_gradient(const Piece& piece, const Tensor* gradients,
-                                  const std::vector<Tensor>& arguments, const Tensor& dx) const {
+void SequenceRule::input_gradient(std::int64_t rows, const Tensor* gradients,
+                                  const std::vector<Tensor>& arguments, T* to) const {
   const auto& products = program_->products;
   const Tensor* const of_products = gradients + program_->given();
   Tensor sum = gradients[0];
   for (std::size_t i = 0; i < products.size(); ++i)
     if (products[i].bias == 0 && of_products[i].defined())
       sum = sum.defined() ? sum + of_products[i] : of_products[i];
-  const std::int64_t rows = piece.size() * sequence_.B, width = xs_.shape()[2];
-  T* const to = overwrite<T>(dx) + piece.first * sequence_.B * width;
+  const std::int64_t width = xs_.shape()[2];
   const T* before = sum.defined() ? read<T>(sum) : nullptr;
   bool written = false;
   for (std::size_t i = 0; i < products.size(); ++i) {
@@ -576,6 +649,7 @@ bool FusedFunction::over_time(const Tensor* arguments, bool reverse, Tensor* res
   const std::int64_t rows = widest > kWide ? kPieceRows / 2 : kPieceRows;
   SequenceRule rule(Ref<FusedProgram>::share(program), call_, std::move(steps),
                     {T, B, reverse, T * B <= kWholeRows ? T : (rows + B - 1) / B});
+  rule.share_rows(xs);
   rule.forward(arguments);
   for (int k = 0; k <= states_; ++k) results[k] = rule.result(k);
   if (differentiate == 0) return true;

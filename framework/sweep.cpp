@@ -449,6 +449,12 @@ Tensor Back::take_grad(int i) {
   return std::exchange(entry->grad, Tensor());
 }
 
+bool Back::takes_rows(int i) const {
+  const auto* entry = sweep_.find(node_.input(i));
+  return entry && entry->node->takes_rows && !entry->target && !entry->node->hooks &&
+         !entry->node->keeps_grad && !sweep_.watched && !create_graph();
+}
+
 bool Back::puts_off(int i) const {
   const Sweep::Entry* entry = sweep_.find(node_.input(i));
   return entry && sweep_.puts_off(*entry);

@@ -285,7 +285,7 @@ TEST_CASE("equations: xs may lie in memory in any way, and be a part of somethin
   const Tensor y = lstm(part(whole)).outputs, z = lstm(part(whole).contiguous()).outputs;
   CHECK(is_scan(y));
   CHECK(difference(y, z, 1e-14, 1.0) == "");
-  const Tensor g = grad({sum(square(y))}, {whole})[0], want = grad({sum(square(z))}, {whole})[0];
+  const Tensor g = grad(sum(square(y)), whole), want = grad(sum(square(z)), whole);
   CHECK(difference(g, want, 1e-13, 1.0) == "");
 
   // All that x can be used for at once, in a part of something.
@@ -297,13 +297,13 @@ TEST_CASE("equations: xs may lie in memory in any way, and be a part of somethin
   const Tensor h = random64({7, 3});
   const auto a = scan(at_once, part(whole), h), b = scan(step_by_step, part(whole), h);
   CHECK(is_scan(a.outputs));
-  CHECK(difference(grad({sum(square(a.outputs))}, {whole})[0],
-                   grad({sum(square(b.outputs))}, {whole})[0], 1e-12, 1.0) == "");
+  CHECK(difference(grad(sum(square(a.outputs)), whole), grad(sum(square(b.outputs)), whole), 1e-12,
+                   1.0) == "");
   const Tensor pieces = random_leaf({9, 7, 3});
   const auto in_pieces = [&](const auto& cell) {
     const Tensor before = scan(cell, narrow(pieces, 0, 0, 4), h).outputs;
     const Tensor after = scan(cell, narrow(pieces, 0, 4, 5), h).outputs;
-    return grad({sum(square(before)) + sum(sin(after))}, {pieces})[0];
+    return grad(sum(square(before)) + sum(sin(after)), pieces);
   };
   CHECK(difference(in_pieces(at_once), in_pieces(step_by_step), 1e-12, 1.0) == "");
 
@@ -311,6 +311,133 @@ TEST_CASE("equations: xs may lie in memory in any way, and be a part of somethin
   LSTM deep = to_f64(LSTM(5, 4, {.num_layers = 2, .bidirectional = true}));
   const auto f = [&](const Tensors& in) { return flat(deep(in[0])); };
   CHECK(gradcheck(f, {random_leaf({3, 2, 5})}));
+}
+
+namespace {
+
+/// Values, and gradients of the table and the weights, of a cell on embeddings.
+template <class Cell>
+Tensors on_embedding(const Cell& cell, const Tensor& table, const Tensor& ids, const Tensor& h,
+                     bool reverse, bool second, std::int64_t padding, const Tensors& weights) {
+  const Tensor xs = embedding(table, ids, padding);
+  const auto made = scan(cell, xs, h, {.reverse = reverse});
+  Tensors leaves = {table, h};
+  leaves.insert(leaves.end(), weights.begin(), weights.end());
+  Tensors all = {made.outputs.detach(), made.state.detach()};
+  const Tensor loss = sum(sin(made.outputs)) + sum(square(made.state));
+  const Tensors first = grad({loss}, leaves, {.create_graph = second});
+  for (const Tensor& g : first) all.push_back(g.detach());
+  if (second) {
+    Tensor total = sum(square(first[0]));
+    for (const Tensor& g : first) total = total + sum(square(g));
+    for (const Tensor& g : grad({total}, leaves)) all.push_back(g);
+  }
+  return all;
+}
+
+template <class F, std::size_t n>
+void check_embedding(const std::string& name, F, const std::array<Shape, n>& shapes) {
+  INFO("equations on embeddings: ", name);
+  AtOnce<F, n> at_once;
+  for (std::size_t i = 0; i < n; ++i) at_once.weights[i] = random_leaf(shapes[i]);
+  const StepByStep<F, Tensor, n> step_by_step{at_once.weights};
+  const Tensors weights(at_once.weights.begin(), at_once.weights.end());
+  const Tensor table = random_leaf({5, 4});
+  for (const auto& [T, B] : {std::pair{6, 3}, {1, 10}, {40, 17}, {3, 3}})
+    for (bool reverse : {false, true})
+      for (bool second : {false, true})
+        for (std::int64_t padding : {-1, 2}) {
+          if (second && T > 6) continue;
+          INFO("T = ", T, ", B = ", B, ", reverse: ", reverse, ", second: ", second,
+               ", padding: ", padding);
+          const Tensor ids = randint(0, 5, {T, B}), h = random_leaf({B, 4});
+          const Tensors a = on_embedding(at_once, table, ids, h, reverse, second, padding, weights);
+          const Tensors b =
+              on_embedding(step_by_step, table, ids, h, reverse, second, padding, weights);
+          for (std::size_t i = 0; i < a.size(); ++i) {
+            CAPTURE(i);
+            CHECK(difference(a[i], b[i], 1e-11, 1.0) == "");
+          }
+        }
+}
+
+}  // namespace
+
+TEST_CASE("equations: on embeddings, rows of the table are multiplied once") {
+  manual_seed(14);
+  check_embedding(
+      "one sum",
+      [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u, const Tensor& b) {
+        return tanh(linear(h, u, linear(x, w, b)));
+      },
+      std::array<Shape, 3>{Shape{4, 4}, {4, 4}, {4}});
+  check_embedding(
+      "all that x can be used for",
+      [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u) {
+        return tanh(linear(x, w, linear(x, u, x)) + matmul(x, u)) *
+                   sigmoid(linear(h, u, x) + matmul(h, w)) +
+               0.1 * x;
+      },
+      std::array<Shape, 2>{Shape{4, 4}, {4, 4}});
+  check_embedding(
+      "x in two sums of products",
+      [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u, const Tensor& b) {
+        const Tensor a = linear(h, w, linear(x, w, linear(x, u, b)));
+        return a * sigmoid(linear(x, w, matmul(h, u)));
+      },
+      std::array<Shape, 3>{Shape{4, 4}, {4, 4}, {4}});
+  check_embedding(
+      "x is multiplied in the derivative",
+      [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u) {
+        return 0.02 * square(linear(x, w)) * tanh(matmul(h, u)) + x * sin(0.1 * h);
+      },
+      std::array<Shape, 2>{Shape{4, 4}, {4, 4}});
+}
+
+TEST_CASE("equations: on embeddings, whoever looks at their gradient gets that of each row") {
+  manual_seed(15);
+  GRU gru = to_f64(GRU(4, 3));
+  const Tensor table = random_leaf({3, 4}), ids = randint(0, 3, {7, 4});
+  const auto loss = [&](const Tensor& xs) { return sum(sin(gru(xs).outputs)); };
+  const Tensor leaf = embedding(table, ids).detach().requires_grad_();
+  const Tensor of_rows = grad(loss(leaf), leaf);
+
+  Tensor xs = embedding(table, ids);
+  CHECK(difference(grad(loss(xs), xs), of_rows, 1e-13, 1.0) == "");
+  xs = embedding(table, ids);
+  xs.retain_grad();
+  loss(xs).backward();
+  CHECK(difference(xs.grad(), of_rows, 1e-13, 1.0) == "");
+  xs = embedding(table, ids);
+  Tensor seen;
+  xs.register_hook([&](const Tensor& g) {
+    seen = g.detach();
+    return 2.0 * g;
+  });
+  const Tensor doubled = grad(loss(xs), table);
+  CHECK(difference(seen, of_rows, 1e-13, 1.0) == "");
+  CHECK(difference(doubled, 2.0 * grad(loss(embedding(table, ids)), table), 1e-13, 1.0) == "");
+
+  // Two who use the same embeddings, and rows of a gradient that is sparse.
+  xs = embedding(table, ids);
+  const Tensor other = random64({7, 4, 4});
+  const Tensor both = grad(loss(xs) + sum(xs * other), table);
+  const Tensor apart =
+      grad(loss(embedding(table, ids)), table) + grad(sum(embedding(table, ids) * other), table);
+  CHECK(difference(both, apart, 1e-13, 1.0) == "");
+  const Tensor sparse = table.detach().requires_grad_();
+  loss(embedding(sparse, ids, -1, true)).backward();
+  CHECK(difference(sparse.grad(), grad(loss(embedding(table, ids)), table), 1e-13, 1.0) == "");
+}
+
+TEST_CASE("equations: embeddings that were written are no rows of the table any more") {
+  manual_seed(16);
+  const GRU gru = to_f64(GRU(4, 3));
+  const Tensor table = random_leaf({3, 4}), ids = randint(0, 3, {7, 4});
+  const Tensor noise = random64({7, 4, 4}), xs = embedding(table, ids);
+  xs.detach().add_(noise);
+  const Tensor expected = gru(embedding(table, ids) + noise).outputs;
+  CHECK(difference(gru(xs).outputs, expected, 1e-13, 1.0) == "");
 }
 
 TEST_CASE("equations: backward a second time, and gradients that are kept") {
@@ -365,7 +492,7 @@ TEST_CASE("equations: what cannot be done at once is done step by step") {
   for (std::int64_t t = 0; t < 5; ++t)
     expected = tanh(matmul(tanh(expected), cell.u) + sum(xs[t], -1, true));
   CHECK(difference(made.state, expected, 1e-14, 1.0) == "");
-  CHECK(grad({sum(made.state)}, {cell.u})[0].defined());
+  CHECK(grad(sum(made.state), cell.u).defined());
 
   const LSTM projecting(3, 4, LSTMOptions{.proj_size = 2});
   CHECK(!is_scan(projecting(normal({5, 2, 3})).outputs));

@@ -152,12 +152,15 @@ struct Slabs {
   }
 };
 
-/// Slices `index` of x along d, one after the other; nothing recorded.
+/// Slices `index` of x along d, one after the other; nothing recorded. The dimensions of the index
+/// are in the place of dimension d.
 Tensor take_slices(const Tensor& x, std::int64_t d, const Tensor& index) {
   const Slabs slabs(x.shape(), d);
   const std::int64_t n = index.numel();
-  Shape shape = x.shape();
-  shape[d] = n;
+  Shape shape;
+  for (std::int64_t k = 0; k < d; ++k) shape.push_back(x.shape()[k]);
+  for (std::int64_t size : index.shape()) shape.push_back(size);
+  for (std::int64_t k = d + 1; k < x.dim(); ++k) shape.push_back(x.shape()[k]);
   Tensor out = empty(shape, x.dtype());
   if (out.numel() == 0) return out;
   const Tensor from = detail::dense(x);
@@ -198,7 +201,7 @@ Tensor own(const Tensor& index) {
   return copy;
 }
 
-/// Those rows of a gradient whose index is not `skip`.
+/// Those rows of a gradient [rows, width] whose index is not `skip`.
 RowGrad rows_without(std::int64_t skip, const Tensor& index, const Tensor& g) {
   std::vector<std::int64_t> kept;
   const std::int64_t* row = detail::read<std::int64_t>(index);
@@ -213,21 +216,24 @@ RowGrad rows_without(std::int64_t skip, const Tensor& index, const Tensor& g) {
 /// dimension 0) the gradient goes by rows where it can.
 Tensor slices(const char* op, const Tensor& x, std::int64_t d, const Tensor& index,
               std::int64_t skip, bool sparse = false) {
-  return record(op, {x}, take_slices(x, d, index), Keep::none, [=](Back& back) {
+  const auto rule = [=](Back& back) {
+    const Tensor& of = back.in(1);
     if (sparse) {
-      const RowGrad g = rows_without(skip, index, back.grad);
+      const std::int64_t n = of.numel(), width = back.grad.size(-1);
+      const RowGrad g = rows_without(skip, reshape(of, {n}), reshape(back.grad, {n, width}));
       if (back.add_rows(0, g.rows, g.values)) return;
     }
     back.add_part(
-        0, [&](const Tensor& whole, const Tensor& g) { put_slices(whole, d, index, g, skip); },
+        0, [&](const Tensor& whole, const Tensor& g) { put_slices(whole, d, of, g, skip); },
         [=](const Tensor& whole) {
-          const Tensor part = slices(op, whole, d, index, skip);
+          const Tensor part = slices(op, whole, d, of, skip);
           if (skip < 0) return part;
-          Shape shape = part.shape();
-          for (std::int64_t k = 0; k < shape.size(); ++k) shape[k] = k == d ? shape[k] : 1;
-          return masked_fill(part, reshape(index == static_cast<double>(skip), shape), 0.0);
+          Shape shape = of.shape();
+          while (shape.size() < part.dim()) shape.push_back(1);
+          return masked_fill(part, reshape(of == static_cast<double>(skip), shape), 0.0);
         });
-  });
+  };
+  return record(op, {x, index}, take_slices(x, d, index), Keep::input(1), rule);
 }
 
 }  // namespace
@@ -248,11 +254,12 @@ Tensor embedding(const Tensor& weight, const Tensor& indices, std::int64_t paddi
   if (padding_idx < -1 || padding_idx >= weight.size(0))
     fail<IndexError>("embedding: padding_idx {} is out of range for {} rows", padding_idx,
                      weight.size(0));
-  Shape shape = indices.shape();
-  shape.push_back(weight.size(1));
-  const Tensor rows =
-      slices("embedding", weight, 0, reshape(own(indices), {indices.numel()}), padding_idx, sparse);
-  return reshape(rows, shape);
+  const Tensor rows = slices("embedding", weight, 0, own(indices), padding_idx, sparse);
+  if (detail::Node* node = rows.impl().node.get()) {
+    node->takes_rows = true;
+    node->output_version = detail::version(rows);
+  }
+  return rows;
 }
 
 // --- Gradients by rows --------------------------------------------------------------------------
