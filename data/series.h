@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <iterator>
 #include <span>
 #include <vector>
 

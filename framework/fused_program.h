@@ -23,9 +23,7 @@ inline std::int64_t rows_of(const Shape& shape) {
 ///
 /// Arrays are numbered: the stage's own registers, arguments, results, values that are kept for the
 /// derivative, gradients of the results and of the kept values, gradients of the arguments.
-struct FusedProgram {
-  std::int32_t count = 1;
-
+struct FusedProgram : Counted {
   // What it is for.
   DType dtype;
   std::vector<Shape> shapes;    ///< of the arguments, and of the products behind them
@@ -93,14 +91,6 @@ struct FusedProgram {
   int seed_array(std::size_t k) const { return first_seed + static_cast<int>(k); }
   int gradient_array(std::size_t k) const { return first_gradient + static_cast<int>(k); }
 };
-
-inline FusedProgram* retain(FusedProgram* program) {
-  count_up(program->count);
-  return program;
-}
-inline void release(FusedProgram* program) {
-  if (count_down(program->count) == 0) delete program;
-}
 
 /// Calls the function with tensors that stand for arguments of these shapes, and writes down what
 /// happens. With `base`: the program for the same that also takes gradients of the values that base

@@ -14,7 +14,7 @@ namespace unroll {
 
 using detail::fail;
 
-struct GradientTrace::State {
+struct GradientTrace::State : detail::Counted {
   GradientTraceOptions options;
   std::int64_t step = 0;
   bool open = true;  ///< false when the trace is gone, but tensors that it watches are not
@@ -23,7 +23,7 @@ struct GradientTrace::State {
 };
 
 GradientTrace::GradientTrace(const GradientTraceOptions& options)
-    : state_(std::make_shared<State>()) {
+    : state_(detail::Ref<State>::adopt(new State)) {
   state_->options = options;
 }
 

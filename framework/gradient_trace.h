@@ -2,10 +2,10 @@
 /// How gradients flow: through time, and from one training step to the next.
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "framework/memory.h"
 #include "framework/scope.h"
 #include "framework/tensor.h"
 
@@ -82,7 +82,7 @@ class GradientTrace {
   };
 
   Watcher watcher_;
-  std::shared_ptr<State> state_;
+  detail::Ref<State> state_;
   std::vector<std::pair<Tensor, std::int64_t>> leaves_;  ///< and their hooks
 };
 

@@ -1,7 +1,6 @@
 #pragma once
 /// Where time and memory go.
 
-#include <chrono>
 #include <cstdint>
 #include <string>
 #include <unordered_map>
@@ -70,12 +69,11 @@ class Profiler final : detail::NamingWatcher {
   void place_changed() override;
   bool opens_chains() const override { return open_chains_; }
 
-  std::int64_t now() const;
+  std::int64_t now() const;  ///< nanoseconds since the profiler began
   /// Forgets what has been asked for since the last operation.
   void begin_anew();
 
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point start_ = Clock::now();
+  std::int64_t start_;  ///< on the clock
   bool open_chains_;
   std::vector<Event> events_;
   std::vector<Stay> stays_;

@@ -8,7 +8,7 @@
 
 namespace unroll::detail {
 
-std::atomic<int> watchers{0};
+int watchers = 0;
 
 namespace {
 
@@ -30,11 +30,11 @@ void tell(const Tell& all) {
 
 Watcher::Watcher() {
   watching.push_back(this);
-  ++watchers;
+  __atomic_add_fetch(&watchers, 1, __ATOMIC_RELAXED);
 }
 Watcher::~Watcher() {
   std::erase(watching, this);
-  --watchers;
+  __atomic_sub_fetch(&watchers, 1, __ATOMIC_RELAXED);
 }
 
 void Watcher::computed(const char*, const Inputs&, const Tensor&, int) {}

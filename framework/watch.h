@@ -2,7 +2,6 @@
 /// Where those who look (inspect.h, anomaly.h, profiler.h) learn what the tape does. While nobody
 /// does, each of these places costs the test of one number.
 
-#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -16,8 +15,8 @@ class Inputs;
 struct Node;
 
 /// How many watchers there are in all threads.
-extern std::atomic<int> watchers;
-inline bool watched() { return watchers.load(std::memory_order_relaxed) != 0; }
+extern int watchers;
+inline bool watched() { return __atomic_load_n(&watchers, __ATOMIC_RELAXED) != 0; }
 
 /// Is told what its thread does, from its beginning to its end. What it does itself while it is
 /// told is told to nobody.

@@ -55,27 +55,28 @@ struct ModuleCloneScope::Impl {
   }
   ~Impl() { active = outer; }
 
-  std::shared_ptr<Module::State> copy(const std::shared_ptr<Module::State>& state) {
+  Ref<Module::State> copy(const Ref<Module::State>& state) {
     auto& clone = states[state.get()];
     if (!clone) {
-      clone = std::make_shared<Module::State>(*state);  // its tensors become their copies here
+      clone = Ref<Module::State>::adopt(
+          new Module::State(*state));  // its tensors become their copies here
       for (Module::Part& part : clone->parts) part.state = copy(part.state);
     }
     return clone;
   }
 
   CloneScope tensors;
-  std::map<const Module::State*, std::shared_ptr<Module::State>> states;
+  std::map<const Module::State*, Ref<Module::State>> states;
   Impl* outer;
   inline static thread_local Impl* active = nullptr;
 };
 
-ModuleCloneScope::ModuleCloneScope(const Module& module) : impl_(std::make_unique<Impl>(module)) {}
-ModuleCloneScope::~ModuleCloneScope() = default;
+ModuleCloneScope::ModuleCloneScope(const Module& module) : impl_(new Impl(module)) {}
+ModuleCloneScope::~ModuleCloneScope() { delete impl_; }
 
 }  // namespace detail
 
-std::shared_ptr<Module::State> Module::same_or_clone(const std::shared_ptr<State>& state) {
+detail::Ref<Module::State> Module::same_or_clone(const detail::Ref<State>& state) {
   if (const auto* scope = detail::ModuleCloneScope::Impl::active) {
     const auto found = scope->states.find(state.get());
     if (found != scope->states.end()) return found->second;
@@ -126,12 +127,12 @@ Tensor Module::param(const std::string& name, Tensor value) {
   return value;
 }
 
-void Module::add_child(const std::string& name, const std::shared_ptr<State>& state) {
+void Module::add_child(const std::string& name, const detail::Ref<State>& state) {
   check_names("child", *state_, {name});
   state_->parts.push_back({name, "", state});
 }
 
-void Module::add_absorbed(const std::string& suffix, const std::shared_ptr<State>& state) {
+void Module::add_absorbed(const std::string& suffix, const detail::Ref<State>& state) {
   std::vector<std::string> names;
   collect_names(*state, suffix, names);
   check_names("absorb", *state_, names);

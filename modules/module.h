@@ -11,7 +11,6 @@
 /// a copy is the same module (the same parameters, the same mode); `clone(module)` makes another.
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <type_traits>
 #include <typeinfo>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include "framework/anomaly.h"
+#include "framework/memory.h"
 #include "framework/scope.h"
 #include "framework/state.h"
 #include "framework/tensor.h"
@@ -34,7 +34,7 @@ std::string type_name(const std::type_info& type);
 /// The base of all that has parameters; see the top of this file.
 class Module {
  public:
-  Module() : state_(std::make_shared<State>()) {}
+  Module() : state_(detail::Ref<State>::adopt(new State)) {}
   /// Shares parameters, children and mode with `other`.
   Module(const Module& other) : state_(same_or_clone(other.state_)) {}
   /// Takes them over.
@@ -112,9 +112,9 @@ class Module {
   struct Part {
     std::string name;
     std::string suffix;
-    std::shared_ptr<State> state;
+    detail::Ref<State> state;
   };
-  struct State {
+  struct State : detail::Counted {
     std::vector<std::pair<std::string, Tensor>> params;
     std::vector<Part> parts;
     const std::type_info* type = nullptr;  ///< set by child()
@@ -122,14 +122,14 @@ class Module {
   };
 
   Scope named_scope() const;
-  static std::shared_ptr<State> same_or_clone(const std::shared_ptr<State>& state);
-  void add_child(const std::string& name, const std::shared_ptr<State>& state);
-  void add_absorbed(const std::string& suffix, const std::shared_ptr<State>& state);
+  static detail::Ref<State> same_or_clone(const detail::Ref<State>& state);
+  void add_child(const std::string& name, const detail::Ref<State>& state);
+  void add_absorbed(const std::string& suffix, const detail::Ref<State>& state);
   template <class Visit>
   static void visit(const State& state, const std::string& prefix, const std::string& suffix,
                     const Visit& found);
 
-  std::shared_ptr<State> state_;
+  detail::Ref<State> state_;
 };
 
 /// The parameters of several modules, each tensor once.
@@ -161,7 +161,7 @@ class ModuleCloneScope {
  private:
   friend class unroll::Module;
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  Impl* impl_;
 };
 
 void append_unique(std::vector<Tensor>& list, const std::vector<Tensor>& more);
