@@ -1,0 +1,7 @@
+#include "functions/xsimd.impl.h"
+
+namespace bench {
+
+constinit const XsimdFunctions kXsimdAvx512 = functions<xsimd::avx512bw>("avx512");
+
+}  // namespace bench

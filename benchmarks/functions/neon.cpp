@@ -1,0 +1,7 @@
+#include "functions/xsimd.impl.h"
+
+namespace bench {
+
+constinit const XsimdFunctions kXsimdNeon = functions<xsimd::neon64>("neon");
+
+}  // namespace bench

@@ -1,0 +1,7 @@
+#include "functions/xsimd.impl.h"
+
+namespace bench {
+
+constinit const XsimdFunctions kXsimdSse2 = functions<xsimd::sse2>("sse2");
+
+}  // namespace bench
