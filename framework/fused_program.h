@@ -23,7 +23,7 @@ inline std::int64_t rows_of(const Shape& shape) {
 ///
 /// Arrays are numbered: the stage's own registers, arguments, results, values that are kept for the
 /// derivative, gradients of the results and of the kept values, gradients of the arguments.
-struct FusedProgram : Counted {
+struct FusedProgram : Counted<FusedProgram> {
   // What it is for.
   DType dtype;
   std::vector<Shape> shapes;    ///< of the arguments, and of the products behind them

@@ -14,7 +14,7 @@ namespace unroll {
 
 using detail::fail;
 
-struct GradientTrace::State : detail::Counted {
+struct GradientTrace::State : detail::Counted<State> {
   GradientTraceOptions options;
   std::int64_t step = 0;
   bool open = true;  ///< false when the trace is gone, but tensors that it watches are not

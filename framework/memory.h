@@ -102,24 +102,23 @@ class Ref {
   T* pointer_ = nullptr;
 };
 
-/// The base of an object made by `new` that lives as long as there is a Ref to it.
+/// The base of a T made by `new` that lives as long as there is a Ref to it.
+template <class T>
 struct Counted {
   Counted() = default;
   /// A copy is an object of its own, with a count of its own.
   Counted(const Counted&) {}
   Counted& operator=(const Counted&) { return *this; }
   std::int32_t count = 1;
+
+  friend T* retain(T* object) {
+    count_up(object->count);
+    return object;
+  }
+  friend void release(T* object) {
+    if (count_down(object->count) == 0) delete object;
+  }
 };
-template <class T>
-requires std::is_base_of_v<Counted, T> T* retain(T* object) {
-  count_up(object->count);
-  return object;
-}
-template <class T>
-requires std::is_base_of_v<Counted, T>
-void release(T* object) {
-  if (count_down(object->count) == 0) delete object;
-}
 
 }  // namespace detail
 }  // namespace unroll

@@ -114,7 +114,7 @@ class Module {
     std::string suffix;
     detail::Ref<State> state;
   };
-  struct State : detail::Counted {
+  struct State : detail::Counted<State> {
     std::vector<std::pair<std::string, Tensor>> params;
     std::vector<Part> parts;
     const std::type_info* type = nullptr;  ///< set by child()
