@@ -3,6 +3,7 @@
 /// tape.
 
 #include <cstddef>
+#include <cstdint>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -42,6 +43,17 @@ constexpr int tensor_count() {
 
 struct FusedProgram;
 
+/// How a FusedFunction goes over the time steps of a sequence.
+struct SequenceOptions {
+  bool reverse = false;  ///< from the last one on
+  std::int64_t truncate =
+      0;  ///< no gradient passes from step truncate, 2 truncate, ... to the one before
+  /// Of a batch of sequences that end earlier or later: how many take part in each step, the
+  /// longest first. Then xs are [rows, I], the rows of one time step behind those of the other, and
+  /// so are the outputs; not with `reverse`. Null: all do.
+  const std::vector<std::int64_t>* running = nullptr;
+};
+
 /// What is known of one function in one thread: a program for each set of shapes that it met.
 class FusedFunction {
  public:
@@ -56,12 +68,12 @@ class FusedFunction {
   FusedFunction& operator=(const FusedFunction&) = delete;
   /// Arguments that nobody else holds may be written over.
   void operator()(const Tensor* arguments, Tensor* results);
-  /// All time steps of a sequence as one operation, from the last one on if `reverse`. `arguments`:
-  /// xs [T, B, I] in the place of x, the state before the first step, the weights. `results`: the
-  /// outputs [T, B, ...] (without an output of its own: of the first tensor of the state) and the
-  /// state after the last step. False, and nothing done, if f does anything else than multiply x
-  /// and state, each as it is, by weights, and then what fused() is for.
-  bool over_time(const Tensor* arguments, bool reverse, Tensor* results);
+  /// All time steps of a sequence as one operation. `arguments`: xs [T, B, I] in the place of x,
+  /// the state before the first step, the weights. `results`: the outputs [T, B, ...] (without an
+  /// output of its own: of the first tensor of the state) and the state after the last step. False,
+  /// and nothing done, if f does anything else than multiply x and state, each as it is, by
+  /// weights, and then what fused() is for.
+  bool over_time(const Tensor* arguments, const SequenceOptions& options, Tensor* results);
   /// As it stands.
   void call(const Tensor* arguments, Tensor* results) const { call_(arguments, results); }
   int states() const { return states_; }

@@ -11,82 +11,47 @@
 #include "framework/kernels/parallel.h"
 #include "framework/ops.h"
 #include "framework/repeated_rows.h"
+#include "framework/sequence.h"
 #include "framework/step_products.h"
 #include "framework/watch.h"
 
 namespace unroll::detail {
 namespace {
 
-/// An array of a program at one time step after the other.
-struct Strip {
-  char* data = nullptr;
-  std::int64_t step = 0;    ///< bytes from one time step to the next
-  std::int64_t stride = 0;  ///< elements from one row to the next
-  std::int64_t first = 0;   ///< the time step at `data`
-  /// The rows of time step t, without those before `row`; `size`: bytes of an element.
-  Array at(std::int64_t t, std::int64_t row, std::int64_t size) const {
-    return {data + (t - first) * step + row * stride * size, stride};
-  }
-};
-
-/// All arrays of a stage.
-struct Strips {
-  Strip list[kMostArrays];
-  int count = FusedProgram::first_argument;
-  Array arrays[kMostArrays];
-
-  void add(const Strip& strip) { list[count++] = strip; }
-  /// The arrays of time step t, without the rows before `row`.
-  Array* at(std::int64_t t, std::int64_t row, std::int64_t size) {
-    for (int i = FusedProgram::first_argument; i < count; ++i) arrays[i] = list[i].at(t, row, size);
-    return arrays;
-  }
-};
-
-/// A part of the walk over the time steps: after `begin` others, until `end` are done.
-struct Piece {
-  std::int64_t begin, end;
-  std::int64_t first;  ///< the lowest time step of it
-  std::int64_t size() const { return end - begin; }
-};
-
-/// What stays the same over time.
-struct Sequence {
-  std::int64_t T, B;
-  bool reverse;
-  std::int64_t steps_at_once;
-  std::int64_t pieces() const { return (T + steps_at_once - 1) / steps_at_once; }
-  /// Piece number i of the walk. What is left over is the first one, so that from the end on the
-  /// pieces are those in which backward() sums the gradient of a weight up.
-  Piece piece(std::int64_t i) const {
-    const std::int64_t end = T - (pieces() - 1 - i) * steps_at_once;
-    const std::int64_t begin = std::max<std::int64_t>(end - steps_at_once, 0);
-    return {begin, end, reverse ? T - end : begin};
-  }
-  /// The time step that the walk comes to after `done` others.
-  std::int64_t step(std::int64_t done) const { return reverse ? T - 1 - done : done; }
-  /// A state has T + 1 places: where a time step finds it, and where it leaves it.
-  std::int64_t before(std::int64_t t) const { return reverse ? t + 1 : t; }
-  std::int64_t after(std::int64_t t) const { return reverse ? t : t + 1; }
-};
-
 /// [..., width] as [rows, width].
 Tensor as_matrix(const Tensor& x, std::int64_t rows) {
   return attach(x.impl().storage, x.dtype(), {rows, x.numel() / rows}, x.impl().offset);
 }
 
-/// Rows of a block [steps, B, width] from time step `first` on.
-Tensor rows_from(const Tensor& block, std::int64_t first, std::int64_t steps) {
-  const std::int64_t width = block.numel() / block.size(0);
-  return attach(block.impl().storage, block.dtype(), {steps * block.size(1), width / block.size(1)},
+/// `rows` rows of a block [..., width] from row `first` on.
+Tensor rows_of(const Tensor& block, std::int64_t first, std::int64_t rows) {
+  const std::int64_t width = block.shape()[1];
+  return attach(block.impl().storage, block.dtype(), {rows, width},
                 block.impl().offset + first * width);
+}
+
+/// The gradient g [rows, width] of what repeats x in each time step, in a shape that x broadcasts
+/// to.
+Tensor as_repeated(const Tensor& x, const Tensor& g) {
+  if (x.dim() < 2) return g;
+  const std::int64_t own_rows = x.numel() / x.size(-1);
+  Shape shape = x.shape();
+  if (own_rows == 1)
+    shape[0] = g.shape()[0];
+  else
+    shape.insert(0, g.shape()[0] / own_rows);
+  return attach(g.impl().storage, g.dtype(), shape, g.impl().offset);
 }
 
 /// Runs the program forward over a sequence, and is the rule of that.
 class SequenceRule {
  public:
-  SequenceRule(Ref<FusedProgram> p, FusedFunction::Call f, Tensor x, const Sequence& s)
-      : program_(std::move(p)), call_(f), xs_(std::move(x)), sequence_(s) {}
+  /// xs: [T, B, width] or [rows, width], contiguous.
+  SequenceRule(Ref<FusedProgram> p, FusedFunction::Call f, const Tensor& xs, Sequence s)
+      : program_(std::move(p)),
+        call_(f),
+        xs_(as_matrix(xs, xs.numel() / xs.size(-1))),
+        sequence_(std::move(s)) {}
 
   /// Multiplies rows of xs that are known to be equal once.
   void share_rows(const Tensor& xs) {
@@ -115,28 +80,30 @@ class SequenceRule {
   /// Result k of the operation: the outputs, and the state after the last step.
   Tensor result(int k) const {
     const Tensor& block = result_block(k);
-    Shape shape = block.shape();
-    const std::int64_t step = sequence_.B * shape[2];
-    if (k == 0) {
-      shape[0] = sequence_.T;
-      return attach(block.impl().storage, block.dtype(), shape,
-                    output_.defined() ? 0 : sequence_.after(0) * step);
+    const std::int64_t T = sequence_.steps(), B = sequence_.batch();
+    if (k > 0 && last_[k - 1].defined()) return last_[k - 1];
+    if (k > 0) {
+      const bool kept = block.shape()[0] > B;
+      return rows_of(block, kept ? sequence_.row(Place::after, sequence_.step(T - 1)) : 0, B);
     }
-    const std::int64_t last = shape[0] > 1 ? sequence_.after(sequence_.step(sequence_.T - 1)) : 0;
-    return attach(block.impl().storage, block.dtype(), {shape[1], shape[2]}, last * step);
+    const Place place = output_.defined() ? Place::steps : Place::after;
+    const Tensor rows = rows_of(block, sequence_.row(place, 0), sequence_.rows_before(T));
+    if (sequence_.is_packed()) return rows;
+    return attach(block.impl().storage, block.dtype(), {T, B, block.shape()[1]},
+                  rows.impl().offset);
   }
 
  private:
   Ref<FusedProgram> program_;
   FusedFunction::Call call_;
-  Tensor xs_;  ///< contiguous, off the tape
+  Tensor xs_;  ///< [rows, width]
   Sequence sequence_;
   std::optional<RepeatedRows> repeated_;  ///< in xs, where that has products
-  Tensor states_[kFusedResults];          ///< [T + 1, B, ...], or [1, B, ...] written over and over
-  Tensor output_;                         ///< [T, B, ...], where it is none of the states
-  /// [T, B, ...], or in each piece anew [steps, B, ...], or in each step [1, B, ...].
-  Tensor products_[kFusedProducts];
-  Tensor kept_;  ///< [T, elements]
+  Tensor states_[kFusedResults];     ///< [B + rows, width], or [B, width] written over and over
+  Tensor last_[kFusedResults];       ///< [B, width]: after each sequence's own last step, if packed
+  Tensor output_;                    ///< [rows, width], where it is none of the states
+  Tensor products_[kFusedProducts];  ///< [rows, width]: of all time steps, of a piece or of one
+  Tensor kept_;                      ///< [T, elements]
   std::uint32_t versions_[1 + kFusedResults] = {};
 
   /// The result of the program that is the next state's tensor j.
@@ -170,19 +137,24 @@ class SequenceRule {
     if (i < given) return i == 0;
     return program_->products[i - given].x == 0 || program_->products[i - given].bias == 0;
   }
-  /// The places of one time step in a block [steps, B, width], moved on by `first` steps. A block
-  /// of one step is used in all of them.
-  Strip strip(const Tensor& block, std::int64_t first = 0) const {
-    const std::int64_t width = block.shape()[2], step = bytes(sequence_.B * width);
-    char* data = static_cast<char*>(block.impl().storage->data()) + bytes(block.impl().offset);
-    if (block.shape()[0] == 1) return {data, 0, width};
-    return {data + first * step, step, width};
+  /// A block [rows, width] whose first row is number `first` of all.
+  Strip strip(const Tensor& block, Place place, std::int64_t first = 0) const {
+    const std::int64_t width = block.shape()[1];
+    char* data = static_cast<char*>(block.impl().storage->data());
+    return {data + bytes(block.impl().offset - first * width), width, place};
   }
-  /// The same for a block of the time steps of a piece, or of all.
-  Strip strip_of(const Piece& piece, const Tensor& block) const {
-    Strip made = strip(block);
-    if (block.shape()[0] < sequence_.T) made.first = piece.first;
-    return made;
+  /// That of product i, which lies where the one is that it is added to.
+  Strip product_strip(std::size_t i, const Piece& piece) const {
+    if (!products_[i].defined()) return {};
+    const Trace::Product& product = program_->products[i];
+    if (product.addend >= 0) return product_strip(static_cast<std::size_t>(product.addend), piece);
+    if (stays(i)) return strip(products_[i], Place::steps);
+    if (product.x == 0 && !repeated_) return strip(products_[i], Place::steps, piece.first_row);
+    return strip(products_[i], Place::same);
+  }
+  Strip state_strip(int j, Place place) const {
+    const bool kept = states_[j].shape()[0] > sequence_.batch();
+    return strip(states_[j], kept ? place : Place::same);
   }
   /// Arguments of all time steps alike; those that products multiply by are left out.
   std::vector<Strip> constants(const Tensor* arguments, std::vector<Tensor>& copies) const {
@@ -192,35 +164,36 @@ class SequenceRule {
       if ((p.weights >> k & 1u) != 0) continue;
       const Tensor& x = copies.emplace_back(dense(arguments[k]));
       const std::int64_t width = width_of(x.shape());
-      list[k] = {const_cast<char*>(static_cast<const char*>(read(x))), 0,
-                 x.dim() > 1 && x.numel() == sequence_.B * width ? width : 0};
+      list[k] = {const_cast<char*>(static_cast<const char*>(read(x))),
+                 x.dim() > 1 && x.numel() == sequence_.batch() * width ? width : 0};
     }
     return list;
   }
   void add_arguments(Strips& to, const Piece& piece, const std::vector<Strip>& constants) const {
     const FusedProgram& p = *program_;
-    to.add(strip(xs_));
-    for (int j = 0; j < p.states; ++j) to.add(strip(states_[j], sequence_.before(0)));
+    to.add(strip(xs_, Place::steps));
+    for (int j = 0; j < p.states; ++j) to.add(state_strip(j, Place::before));
     for (std::size_t k = static_cast<std::size_t>(p.states) + 1; k < p.given(); ++k)
       to.add(constants[k]);
-    for (std::size_t i = 0; i < p.products.size(); ++i)
-      to.add(products_[i].defined() ? strip_of(piece, products_[i]) : Strip{});
+    for (std::size_t i = 0; i < p.products.size(); ++i) to.add(product_strip(i, piece));
   }
   void add_results(Strips& to) const {
-    if (output_.defined()) to.add(strip(output_));
-    for (int j = 0; j < program_->states; ++j) to.add(strip(states_[j], sequence_.after(0)));
+    if (output_.defined()) to.add(strip(output_, Place::steps));
+    for (int j = 0; j < program_->states; ++j) to.add(state_strip(j, Place::after));
   }
   void add_kept(Strips& to) const {
     const FusedProgram& p = *program_;
     for (const auto& k : p.kept) {
-      Strip at = k.in_argument ? strip(products_[static_cast<std::size_t>(p.reused) - p.given()])
-                               : Strip{static_cast<char*>(kept_.impl().storage->data()),
-                                       bytes(p.kept_elements), 0};
+      Strip at = k.in_argument ? strip(products_[static_cast<std::size_t>(p.reused) - p.given()],
+                                       Place::steps)
+                               : Strip{.data = static_cast<char*>(kept_.impl().storage->data()),
+                                       .step = bytes(p.kept_elements)};
       at.data += bytes(k.begin);
       at.stride = k.stride;
       to.add(at);
     }
   }
+  void find_last();
 
   template <class T>
   void run_forward(const Tensor* arguments);
@@ -232,10 +205,15 @@ class SequenceRule {
   void record(Back& back) const;
 };
 
-/// Where the rows of a strip lie at time step t, from `row` on; null if there is none.
+/// c = a w + d for rows from `row` on of a batch, with the bits that they have as a part of it: one
+/// row alone is summed up in another order than one of several.
 template <class T>
-T* rows_at(const Strip& strip, std::int64_t t, std::int64_t row) {
-  return strip.data ? static_cast<T*>(strip.at(t, row, sizeof(T)).data) : nullptr;
+void multiply_rows(const Multiplier<T>& w, std::int64_t row, std::int64_t rows,
+                   kernels::MatrixRef<T> a, T* c, kernels::Addend<T> d) {
+  if (rows > 1 || row == 0) return w(rows, a, c, d);
+  const Tensor twice = detail::make({2, w.columns()}, dtype_of<T>());
+  w(2, {a.data, 0, a.col_stride}, overwrite<T>(twice), {d.data, 0});
+  std::copy_n(read<T>(twice), w.columns(), c);
 }
 
 /// A product with a state, in each time step.
@@ -244,9 +222,11 @@ struct StepProduct {
   Multiplier<T> w;
   Strip from, to, addend;  ///< addend: no data if there is none
 
-  void operator()(std::int64_t row, std::int64_t rows, std::int64_t t) const {
-    w(rows, {rows_at<T>(from, t, row), from.stride, 1}, rows_at<T>(to, t, row),
-      {rows_at<T>(addend, t, row), addend.stride});
+  void operator()(const Sequence& sequence, std::int64_t row, std::int64_t rows,
+                  std::int64_t t) const {
+    multiply_rows<T>(w, row, rows, {rows_at<T>(sequence, from, t, row), from.stride, 1},
+                     rows_at<T>(sequence, to, t, row),
+                     {rows_at<T>(sequence, addend, t, row), addend.stride});
   }
 };
 
@@ -254,13 +234,13 @@ struct StepProduct {
 /// sequences through all time steps of a piece. Few sequences are one part, and their products are
 /// shared instead.
 template <class T, class F>
-void for_sequences(std::int64_t B, std::int64_t steps, const std::vector<StepProduct<T>>& products,
+void for_sequences(std::int64_t B, const Piece& piece, const std::vector<StepProduct<T>>& products,
                    const F& f) {
   constexpr std::int64_t kFewest = 8;  // in a part
   std::int64_t work = 0;
   bool packed = !products.empty();
   for (const auto& product : products) {
-    work += steps * B * product.w.rows() * product.w.columns();
+    work += piece.rows * product.w.rows() * product.w.columns();
     packed = packed && product.w.is_packed();
   }
   if (!packed || work < 2 * kernels::kWorkPerThread) return f(0, B);
@@ -276,26 +256,43 @@ struct StateGradient {
   /// it has written what goes on from it.
   T* buffers[2] = {};
   std::int64_t width = 0;
-  Strip outputs{};  ///< what comes from the outputs
+  const T* last = nullptr;  ///< [B, width]: of the state after the last step; null: there is none
+  Strip outputs{};          ///< what comes from the outputs
   bool in_chain = false;
   std::vector<StepProduct<T>> products{};
 
   /// That of the state after `done` time steps.
   T* after(std::int64_t done) const { return buffers[done & 1]; }
-  Strip strip(std::int64_t done) const { return {reinterpret_cast<char*>(after(done)), 0, width}; }
+  Strip strip(std::int64_t done) const { return {reinterpret_cast<char*>(after(done)), width}; }
 
+  /// Begins with rows [row, end), whose last step is the one after `done` others.
+  void begin(const Sequence& sequence, std::int64_t done, std::int64_t row,
+             std::int64_t end) const {
+    if (row >= end) return;
+    T* const to = after(done + 1) + row * width;
+    const T* from_output = rows_at<T>(sequence, outputs, sequence.step(done), row);
+    if (const T* first = last ? last + row * width : from_output)
+      std::copy_n(first, (end - row) * width, to);
+    else
+      std::fill_n(to, (end - row) * width, T(0));
+    if (last && from_output) add(end - row, to, from_output);
+  }
   /// Completes what goes on after `done` time steps: that of the chain, which is there, of products
   /// with the state, and of the output.
   void complete(const Sequence& sequence, std::int64_t done, std::int64_t row,
                 std::int64_t rows) const {
     const std::int64_t t = sequence.step(done);
-    const T* rest = done > 0 ? rows_at<T>(outputs, sequence.step(done - 1), row) : nullptr;
+    const T* rest =
+        done > 0 ? rows_at<T>(sequence, outputs, sequence.step(done - 1), row) : nullptr;
     T* const to = after(done) + row * width;
-    bool begun = in_chain;
+    const bool cut = sequence.is_cut(done);
+    bool begun = in_chain && !cut;
     for (const auto& product : products) {
+      if (cut) break;
       const T* addend = begun ? to : std::exchange(rest, nullptr);
-      product.w(rows, {rows_at<T>(product.from, t, row), product.from.stride, 1}, to,
-                {addend, width});
+      multiply_rows<T>(product.w, row, rows,
+                       {rows_at<T>(sequence, product.from, t, row), product.from.stride, 1}, to,
+                       {addend, width});
       begun = true;
     }
     if (rest && begun)
@@ -315,24 +312,24 @@ struct StateGradient {
 template <class T>
 void SequenceRule::run_forward(const Tensor* arguments) {
   const FusedProgram& p = *program_;
-  const std::int64_t steps = sequence_.T, B = sequence_.B;
+  const std::int64_t rows = xs_.shape()[0], B = sequence_.batch();
   const bool differentiate = p.differentiate != 0;
   const auto block = [&](std::int64_t n, std::int64_t width) {
-    return detail::make({n, B, width}, p.dtype);
+    return detail::make({n, width}, p.dtype);
   };
   const bool has_output = static_cast<int>(p.results.size()) > p.states;
-  if (has_output) output_ = block(steps, p.results[0].width);
+  if (has_output) output_ = block(rows, p.results[0].width);
   for (int j = 0; j < p.states; ++j) {
     const auto k = static_cast<std::size_t>(j);
     const std::int64_t width = width_of(p.shapes[k + 1]);
     const bool keep =
         differentiate || (j == 0 && !has_output) ||
         !p.forward.has_read(p.argument_array(k + 1), p.result_array(k + (has_output ? 1 : 0)));
-    states_[j] = block(keep ? steps + 1 : 1, width);
-    copy_into(states_[j], keep ? sequence_.before(sequence_.step(0)) * B * width : 0,
-              dense(arguments[j + 1]));
+    states_[j] = block(keep ? B + rows : B, width);
+    const std::int64_t first = keep ? sequence_.row(Place::before, sequence_.step(0)) : 0;
+    copy_into(states_[j], first * width, dense(arguments[j + 1]));
   }
-  if (p.kept_elements > 0) kept_ = detail::make({steps, p.kept_elements}, p.dtype);
+  if (p.kept_elements > 0) kept_ = block(sequence_.steps(), p.kept_elements);
 
   for (std::size_t i = 0; i < p.products.size(); ++i) {
     const Trace::Product& product = p.products[i];
@@ -341,91 +338,114 @@ void SequenceRule::run_forward(const Tensor* arguments) {
       continue;
     }
     const bool in_pieces = product.x == 0 && !repeated_;
-    const std::int64_t n = stays(i) ? steps : in_pieces ? sequence_.steps_at_once : 1;
-    products_[i] = block(n, p.shapes[p.given() + i][1]);
+    products_[i] = block(stays(i)    ? rows
+                         : in_pieces ? sequence_.most_rows()
+                                     : B,
+                         p.shapes[p.given() + i][1]);
   }
 
   std::vector<Tensor> copies;
   const std::vector<Strip> same = constants(arguments, copies);
-  const auto multiply = [&](const Trace::Product& product, const Tensor& x, const Strip& from,
+  const auto multiply = [&](const Trace::Product& product, const Strip& x, const Strip& from,
                             const Strip& to) {
     Strip addend;
     if (product.addend >= 0)
       addend = to;
     else if (product.bias >= 0)
-      addend = product.bias == 0 ? strip(x) : same[static_cast<std::size_t>(product.bias)];
+      addend = product.bias == 0 ? x : same[static_cast<std::size_t>(product.bias)];
     const Multiplier<T> w(arguments[product.w], product.transposed);
     return StepProduct<T>{w, from, to, addend};
   };
-  Tensor of_rows[kFusedProducts];  // [1, different rows, width]
+  Tensor of_rows[kFusedProducts];  // [different rows, width]
   for (std::size_t i = 0; repeated_ && i < p.products.size(); ++i) {
     const Trace::Product& product = p.products[i];
     if (product.x != 0) continue;
-    const Tensor& x = repeated_->distinct();
-    of_rows[i] = product.addend >= 0
-                     ? of_rows[product.addend]
-                     : detail::make({1, x.shape()[1], p.shapes[p.given() + i][1]}, p.dtype);
-    multiply(product, x, strip(x), strip(of_rows[i]))(0, x.shape()[1], 0);
+    of_rows[i] = product.addend >= 0 ? of_rows[product.addend]
+                                     : block(repeated_->size(), p.shapes[p.given() + i][1]);
+    const Strip x = strip(repeated_->distinct(), Place::same);
+    multiply(product, x, x, strip(of_rows[i], Place::same))(sequence_, 0, repeated_->size(), 0);
   }
   struct Taken {
     Strip from, to;
   };
   std::vector<Taken> taken;
   std::vector<StepProduct<T>> in_each_step;
-  for (std::int64_t number = 0; number < sequence_.pieces(); ++number) {
-    const Piece piece = sequence_.piece(number);
+  const Strip x = strip(xs_, Place::steps);
+  for (const Piece& piece : sequence_.pieces()) {
     taken.clear();
     in_each_step.clear();
     for (std::size_t i = 0; i < p.products.size(); ++i) {
       const Trace::Product& product = p.products[i];
-      const Strip to = strip_of(piece, products_[i]);
-      if (product.x > 0) {
-        const Strip from = strip(states_[product.x - 1], sequence_.before(0));
-        in_each_step.push_back(multiply(product, xs_, from, to));
-      } else if (!repeated_) {
-        multiply(product, xs_, strip(xs_), to)(0, piece.size() * B, piece.first);
-      } else if (ends_with_x(i)) {
-        taken.push_back({strip(of_rows[i]), to});
-      }
+      const Strip to = product_strip(i, piece);
+      if (product.x > 0)
+        in_each_step.push_back(multiply(product, x, state_strip(product.x - 1, Place::before), to));
+      else if (!repeated_)
+        multiply(product, x, x, to)(sequence_, 0, piece.rows, piece.first);
+      else if (ends_with_x(i))
+        taken.push_back({strip(of_rows[i], Place::same), to});
     }
     Strips strips;
     add_arguments(strips, piece, same);
     add_results(strips);
     add_kept(strips);
-    for_sequences(B, piece.size(), in_each_step, [&](std::int64_t row, std::int64_t rows) {
+    for_sequences(B, piece, in_each_step, [&](std::int64_t row, std::int64_t most) {
       Strips mine = strips;
       for (std::int64_t done = piece.begin; done < piece.end; ++done) {
-        const std::int64_t t = sequence_.step(done);
-        for (const Taken& x : taken)
-          repeated_->take(rows_at<T>(x.from, 0, 0), x.from.stride, t * B + row, rows,
-                          rows_at<T>(x.to, t, row));
-        for (const auto& product : in_each_step) product(row, rows, t);
-        p.forward.run(p.dtype, mine.at(t, row, sizeof(T)), rows);
+        const std::int64_t t = sequence_.step(done),
+                           n = std::min(most, sequence_.running(done) - row);
+        if (n <= 0) break;
+        for (const Taken& product : taken)
+          repeated_->take(rows_at<T>(sequence_, product.from, t, 0), product.from.stride,
+                          sequence_.rows_before(t) + row, n,
+                          rows_at<T>(sequence_, product.to, t, row));
+        for (const auto& product : in_each_step) product(sequence_, row, n, t);
+        p.forward.run(p.dtype, mine.at(sequence_, t, row, sizeof(T)), n);
       }
     });
   }
+  if (sequence_.is_packed()) find_last();
   for (int k = 0; k <= p.states; ++k) versions_[k] = result_block(k).impl().storage->version;
   for (std::size_t i = 0; i < p.products.size(); ++i)
     if (!stays(i)) products_[i] = Tensor();
 }
 
+/// Gathers the states after the sequences' own last steps.
+void SequenceRule::find_last() {
+  const std::int64_t B = sequence_.batch();
+  for (int j = 0; j < program_->states; ++j) {
+    if (states_[j].shape()[0] == B) continue;
+    const std::int64_t width = states_[j].shape()[1];
+    last_[j] = detail::make({B, width}, program_->dtype);
+    for (std::int64_t t = 0; t < sequence_.steps(); ++t) {
+      const std::int64_t go_on = sequence_.running(t + 1), end = sequence_.running(t) - go_on;
+      if (end > 0)
+        copy_into(last_[j], go_on * width,
+                  rows_of(states_[j], sequence_.row(Place::after, t) + go_on, end));
+    }
+  }
+}
+
 template <class T>
 void SequenceRule::compute(Back& back) const {
   const FusedProgram& p = *program_;
-  const std::int64_t steps = sequence_.T, B = sequence_.B;
+  const std::int64_t B = sequence_.batch();
   const auto given = static_cast<int>(p.given()), all = static_cast<int>(p.shapes.size());
   std::vector<Tensor> arguments, copies;
   for (int k = 0; k < given; ++k) arguments.push_back(back.in(k));
+  const auto matrix_of = [&](const Tensor& gradient) {
+    if (!gradient.defined()) return Tensor();
+    copies.push_back(dense(gradient));
+    return as_matrix(copies.back(), gradient.numel() / gradient.size(-1));
+  };
 
   Tensor own[2 * kFusedResults];
   StateGradient<T> gradients_of[kFusedResults];
-  const Tensor& from_outputs = back.grad_of(0);
-  if (from_outputs.defined()) copies.push_back(dense(from_outputs));
-  const Strip outputs = from_outputs.defined() ? strip(copies.back()) : Strip{};
+  const Tensor from_outputs = matrix_of(back.grad_of(0));
+  const Strip outputs = from_outputs.defined() ? strip(from_outputs, Place::steps) : Strip{};
   for (int j = 0; j < p.states; ++j) {
     StateGradient<T>& state = gradients_of[j];
     const auto& gradient = p.gradients[static_cast<std::size_t>(j) + 1];
-    const Shape shape = {B, states_[j].shape()[2]};
+    const Shape shape = {B, states_[j].shape()[1]};
     state.width = shape[1];
     state.in_chain = !gradient.content.empty();
     own[2 * j] = detail::make(shape, p.dtype);
@@ -433,41 +453,31 @@ void SequenceRule::compute(Back& back) const {
                          ? detail::make(shape, p.dtype)
                          : own[2 * j];
     for (int i : {0, 1}) state.buffers[i] = overwrite<T>(own[2 * j + i]);
-    const Tensor& last = back.grad_of(j + 1);
-    if (last.defined())
-      std::copy_n(read<T>(dense(last)), shape.numel(), state.after(steps));
-    else
-      std::fill_n(state.after(steps), shape.numel(), T(0));
-    if (j > 0 || output_.defined() || !outputs.data) continue;
-    state.outputs = outputs;
-    state.add(B, state.after(steps), rows_at<T>(outputs, sequence_.step(steps - 1), 0));
+    if (const Tensor last = matrix_of(back.grad_of(j + 1)); last.defined())
+      state.last = read<T>(last);
+    if (j == 0 && !output_.defined()) state.outputs = outputs;
   }
 
   const std::vector<Strip> same = constants(arguments.data(), copies);
   Tensor no_output;
-  if (output_.defined() && !outputs.data) no_output = zeros({1, B, output_.shape()[2]}, p.dtype);
+  if (output_.defined() && !outputs.data) no_output = zeros({B, output_.shape()[1]}, p.dtype);
   Tensor dx;
   if (back.needs(0)) dx = back.place(0);
-  if (back.needs(0) && !dx.defined()) dx = detail::make(xs_.shape(), p.dtype);
+  if (back.needs(0) && !dx.defined()) dx = detail::make(arguments[0].shape(), p.dtype);
   // Sums of such gradients over equal rows of x; whether they are all that is asked for.
   Tensor of_rows[kSequenceArguments + kFusedProducts];
   const bool dx_of_rows = repeated_ && back.takes_rows(0);
   const auto add_to_constant = [&](int k, const Tensor& g) {
-    const bool of_each_row = arguments[static_cast<std::size_t>(k)].dim() == 1;
-    back.add(k, of_each_row ? as_matrix(g, g.numel() / g.size(-1)) : g);
+    back.add(k, as_repeated(arguments[static_cast<std::size_t>(k)], g));
   };
-  const auto add_to_weights = [&](int i, const Tensor& gradient, const Tensor& x) {
-    if (!gradient.defined()) return;
-    const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
-    const Tensor g = as_matrix(gradient, x.shape()[0]);
+  const auto add_to_weight = [&](const Trace::Product& product, const Tensor& g, const Tensor& x) {
     if (product.transposed)
       back.add_product(product.w, g, x);
     else
       back.add_product(product.w, x, g);
-    if (product.bias > 0) add_to_constant(product.bias, gradient);
   };
-  for (std::int64_t number = sequence_.pieces(); number-- > 0;) {
-    const Piece piece = sequence_.piece(number);
+  for (auto number = sequence_.pieces().size(); number-- > 0;) {
+    const Piece& piece = sequence_.pieces()[number];
     // Where the gradients of the arguments go that are no state.
     Tensor gradients[kSequenceArguments + kFusedProducts];
     for (int k = 0; k < all; ++k) {
@@ -475,71 +485,85 @@ void SequenceRule::compute(Back& back) const {
       if (gradient.content.empty() || p.is_state(static_cast<std::size_t>(k))) continue;
       gradients[k] = gradient.same_as >= 0
                          ? gradients[gradient.same_as]
-                         : detail::make({piece.size(), B, width_of(gradient.shape)}, p.dtype);
+                         : detail::make({piece.rows, width_of(gradient.shape)}, p.dtype);
     }
     for (int i = all - given - 1; i >= 0; --i)
       if (const int to = p.products[static_cast<std::size_t>(i)].addend; to >= 0)
         gradients[given + to] = gradients[given + i];
+    const auto of_piece = [&](const Tensor& block) {
+      return strip(block, Place::steps, piece.first_row);
+    };
 
     Strips strips;
     add_arguments(strips, piece, same);
     add_results(strips);
     add_kept(strips);
     const int first_seed = strips.count;
-    if (output_.defined()) strips.add(outputs.data ? outputs : strip(no_output));
+    if (output_.defined()) strips.add(outputs.data ? outputs : strip(no_output, Place::same));
     for (int j = 0; j < p.states; ++j) strips.add({});
     const int first_gradient = strips.count;
     for (int k = 0; k < all; ++k)
-      strips.add(gradients[k].defined() ? strip_of(piece, gradients[k]) : Strip{});
+      strips.add(gradients[k].defined() ? of_piece(gradients[k]) : Strip{});
     std::vector<StepProduct<T>> with_states;
     for (auto& state : gradients_of) state.products.clear();
     for (int i = 0; i < all - given; ++i) {
       const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
       if (product.x == 0 || !gradients[given + i].defined()) continue;
-      with_states.push_back(
-          {Multiplier<T>(arguments[static_cast<std::size_t>(product.w)], !product.transposed),
-           strip_of(piece, gradients[given + i]),
-           {},
-           {}});
+      const Multiplier<T> w(arguments[static_cast<std::size_t>(product.w)], !product.transposed);
+      with_states.push_back({w, of_piece(gradients[given + i]), {}, {}});
       gradients_of[product.x - 1].products.push_back(with_states.back());
     }
 
-    for_sequences(B, piece.size(), with_states, [&](std::int64_t row, std::int64_t rows) {
+    for_sequences(B, piece, with_states, [&](std::int64_t row, std::int64_t most) {
       Strips mine = strips;
       for (std::int64_t done = piece.end; done-- > piece.begin;) {
+        const std::int64_t n = std::min(most, sequence_.running(done) - row);
+        if (n <= 0) continue;
         for (int j = 0; j < p.states; ++j) {
+          gradients_of[j].begin(sequence_, done, std::max(row, sequence_.running(done + 1)),
+                                row + n);
           mine.list[first_seed + result_of_state(j)] = gradients_of[j].strip(done + 1);
           mine.list[first_gradient + 1 + j] = gradients_of[j].strip(done);
         }
-        p.backward.run(p.dtype, mine.at(sequence_.step(done), row, sizeof(T)), rows);
+        p.backward.run(p.dtype, mine.at(sequence_, sequence_.step(done), row, sizeof(T)), n);
         for (int j = 0; j < p.states; ++j)
-          if (done > 0 || back.needs(j + 1)) gradients_of[j].complete(sequence_, done, row, rows);
+          if (done > 0 || back.needs(j + 1)) gradients_of[j].complete(sequence_, done, row, n);
       }
     });
 
-    const std::int64_t rows = piece.size() * B, first_row = piece.first * B;
     if (dx.defined() && !dx_of_rows)
-      input_gradient<T>(rows, gradients, arguments, overwrite<T>(dx) + first_row * xs_.shape()[2]);
+      input_gradient<T>(piece.rows, gradients, arguments,
+                        overwrite<T>(dx) + piece.first_row * xs_.shape()[1]);
     for (int k = 0; repeated_ && k < all; ++k) {
       const Tensor& g = gradients[k];
       if (!g.defined() || !comes_to_x(k)) continue;
-      if (!of_rows[k].defined()) of_rows[k] = zeros({1, repeated_->size(), g.shape()[2]}, p.dtype);
-      repeated_->add_to(of_rows[k], g, first_row);
+      if (!of_rows[k].defined()) of_rows[k] = zeros({repeated_->size(), g.shape()[1]}, p.dtype);
+      repeated_->add_to(of_rows[k], g, piece.first_row);
     }
     for (int k = p.states + 1; k < given; ++k)
       if (gradients[k].defined()) add_to_constant(k, gradients[k]);
     for (int i = 0; i < all - given; ++i) {
-      const int x = p.products[static_cast<std::size_t>(i)].x;
-      if (x == 0 && repeated_) continue;
-      add_to_weights(i, gradients[given + i],
-                     x == 0
-                         ? rows_from(xs_, piece.first, piece.size())
-                         : rows_from(states_[x - 1], sequence_.before(piece.first), piece.size()));
+      const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
+      const Tensor& g = gradients[given + i];
+      if (!g.defined()) continue;
+      if (product.x == 0 && !repeated_)
+        add_to_weight(product, g, rows_of(xs_, piece.first_row, piece.rows));
+      if (product.x > 0)
+        sequence_.each_run(piece,
+                           [&](std::int64_t first, std::int64_t of_state, std::int64_t rows) {
+                             add_to_weight(product, rows_of(g, first, rows),
+                                           rows_of(states_[product.x - 1], of_state, rows));
+                           });
+      if (product.bias > 0 && (product.x > 0 || !repeated_)) add_to_constant(product.bias, g);
     }
   }
-  for (int i = 0; repeated_ && i < all - given; ++i)
-    if (p.products[static_cast<std::size_t>(i)].x == 0)
-      add_to_weights(i, of_rows[given + i], as_matrix(repeated_->distinct(), repeated_->size()));
+  for (int i = 0; repeated_ && i < all - given; ++i) {
+    const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
+    const Tensor& g = of_rows[given + i];
+    if (product.x != 0 || !g.defined()) continue;
+    add_to_weight(product, g, repeated_->distinct());
+    if (product.bias > 0) add_to_constant(product.bias, g);
+  }
   if (dx_of_rows && dx.defined()) {
     const Tensor sums = detail::make(repeated_->distinct().shape(), p.dtype);
     input_gradient<T>(repeated_->size(), of_rows, arguments, overwrite<T>(sums));
@@ -561,7 +585,7 @@ void SequenceRule::input_gradient(std::int64_t rows, const Tensor* gradients,
   for (std::size_t i = 0; i < products.size(); ++i)
     if (products[i].bias == 0 && of_products[i].defined())
       sum = sum.defined() ? sum + of_products[i] : of_products[i];
-  const std::int64_t width = xs_.shape()[2];
+  const std::int64_t width = xs_.shape()[1];
   const T* before = sum.defined() ? read<T>(sum) : nullptr;
   bool written = false;
   for (std::size_t i = 0; i < products.size(); ++i) {
@@ -589,15 +613,40 @@ void SequenceRule::record(Back& back) const {
     inputs.push_back(unroll::record("alias", {x}, x.detach(), Keep::none,
                                     [](Back& to_x) { to_x.add(0, to_x.grad); }));
   }
-  std::vector<Tensor> now = inputs, next(m), outputs(static_cast<std::size_t>(sequence_.T));
-  for (std::int64_t done = 0; done < sequence_.T; ++done) {
-    const std::int64_t t = sequence_.step(done);
-    now[0] = select(inputs[0], 0, t);
+  std::vector<Tensor> now = inputs, next(m), outputs(static_cast<std::size_t>(sequence_.steps()));
+  std::vector<std::vector<Tensor>> ended(state_count);
+  const auto end = [&](std::int64_t n) {
+    for (std::size_t j = 0; j < state_count; ++j) {
+      Tensor& state = now[1 + j];
+      if (state.size(0) == n) continue;
+      ended[j].push_back(narrow(state, 0, n, state.size(0) - n));
+      state = narrow(state, 0, 0, n);
+    }
+  };
+  for (std::int64_t done = 0; done < sequence_.steps(); ++done) {
+    const std::int64_t t = sequence_.step(done), n = sequence_.running(done);
+    if (sequence_.is_packed()) {
+      now[0] = narrow(inputs[0], 0, sequence_.rows_before(t), n);
+      end(n);
+    } else {
+      now[0] = select(inputs[0], 0, t);
+    }
+    for (std::size_t j = 0; sequence_.is_cut(done) && j < state_count; ++j)
+      now[1 + j] = now[1 + j].detach();
     call_(now.data(), next.data());
     outputs[static_cast<std::size_t>(t)] = next[0];
     for (std::size_t j = 0; j < state_count; ++j) now[1 + j] = next[m - state_count + j];
   }
-  now[0] = stack(outputs);
+  if (sequence_.is_packed()) {
+    now[0] = concatenate(outputs);
+    end(0);
+    for (std::size_t j = 0; j < state_count; ++j) {
+      std::reverse(ended[j].begin(), ended[j].end());
+      now[1 + j] = concatenate(ended[j]);
+    }
+  } else {
+    now[0] = stack(outputs);
+  }
   std::vector<Tensor> ys, seeds, xs_of_grad;
   for (std::size_t k = 0; k <= state_count; ++k) {
     const Tensor& g = back.grad_of(static_cast<int>(k));
@@ -620,10 +669,13 @@ void SequenceRule::record(Back& back) const {
 
 }  // namespace
 
-bool FusedFunction::over_time(const Tensor* arguments, bool reverse, Tensor* results) {
+bool FusedFunction::over_time(const Tensor* arguments, const SequenceOptions& options,
+                              Tensor* results) {
   const Tensor& xs = arguments[0];
-  if (trace || watched() || xs.dim() != 3 || xs.numel() == 0 || !is_floating(xs.dtype()))
+  if (trace || watched() || xs.dim() != (options.running ? 2 : 3) || xs.numel() == 0 ||
+      !is_floating(xs.dtype()))
     return false;
+  Sequence sequence(xs, options);
   const auto n = static_cast<std::size_t>(arguments_);
   Tensor step[kSequenceArguments];
   bool any = false;
@@ -638,17 +690,20 @@ bool FusedFunction::over_time(const Tensor* arguments, bool reverse, Tensor* res
   }
   if (!any) differentiate = 0;
   Tensor steps = dense(xs);
-  step[0] = attach(steps.impl().storage, xs.dtype(), {xs.size(1), xs.size(2)}, 0);
+  step[0] = attach(steps.impl().storage, xs.dtype(), {sequence.batch(), xs.size(-1)}, 0);
   FusedProgram* program = program_for(step, differentiate);
   if (!program || !program->possible) return false;
+  // Packed sequences come in another order than a weight that has a row for each of them.
+  for (std::size_t k = static_cast<std::size_t>(states_) + 1; sequence.is_packed() && k < n; ++k)
+    if ((program->weights >> k & 1u) == 0 && step[k].numel() > width_of(step[k].shape()))
+      return false;
 
   std::int64_t widest = 0;
   for (std::size_t i = 0; i < program->products.size(); ++i)
     widest = std::max(widest, program->shapes[program->given() + i][1]);
-  const std::int64_t T = xs.size(0), B = xs.size(1);
-  const std::int64_t rows = widest > kWide ? kPieceRows / 2 : kPieceRows;
-  SequenceRule rule(Ref<FusedProgram>::share(program), call_, std::move(steps),
-                    {T, B, reverse, T * B <= kWholeRows ? T : (rows + B - 1) / B});
+  const std::int64_t rows = xs.numel() / xs.size(-1);
+  sequence.cut(rows <= kWholeRows ? rows : widest > kWide ? kPieceRows / 2 : kPieceRows);
+  SequenceRule rule(Ref<FusedProgram>::share(program), call_, steps, std::move(sequence));
   rule.share_rows(xs);
   rule.forward(arguments);
   for (int k = 0; k <= states_; ++k) results[k] = rule.result(k);

@@ -35,8 +35,7 @@ std::optional<RepeatedRows> RepeatedRows::find(const Tensor& x) {
 
   const NoGrad no_grad;
   const std::int64_t width = x.size(-1);
-  made.distinct_ = reshape(index_select(reshape(x.detach(), {rows, width}), 0, made.first_),
-                           {1, made.size(), width});
+  made.distinct_ = index_select(reshape(x.detach(), {rows, width}), 0, made.first_);
   return made;
 }
 

@@ -17,7 +17,7 @@ class RepeatedRows {
   static std::optional<RepeatedRows> find(const Tensor& x);
 
   std::int64_t size() const { return first_.numel(); }  ///< different rows
-  /// [1, size, width]: each once.
+  /// [size, width]: each once.
   const Tensor& distinct() const { return distinct_; }
   /// Copies to `to` [rows, width] what the rows of x from `row` on have become in `from`
   /// [size, width].

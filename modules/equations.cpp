@@ -28,10 +28,11 @@ Tensor Equations::step_tensors(const Tensor& x, std::vector<Tensor>& state) cons
   return output;
 }
 
-Tensor Equations::over_time(const Tensor& xs, bool reverse, std::vector<Tensor>& state) const {
+Tensor Equations::over_time(const Tensor& xs, const detail::SequenceOptions& options,
+                            std::vector<Tensor>& state) const {
   const auto in = arguments(xs, state);
   std::vector<Tensor> out(1 + state.size());
-  if (!function_().over_time(in.data(), reverse, out.data())) return Tensor();
+  if (!function_().over_time(in.data(), options, out.data())) return Tensor();
   std::move(out.begin() + 1, out.end(), state.begin());
   return out[0];
 }

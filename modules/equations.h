@@ -93,7 +93,8 @@ class Equations {
 
   /// The outputs [T, B, ...] of all time steps of xs [T, B, ...], if that can be done at once;
   /// `state` is then the one after the last step. Undefined, and nothing done, otherwise.
-  Tensor over_time(const Tensor& xs, bool reverse, std::vector<Tensor>& state) const;
+  Tensor over_time(const Tensor& xs, const detail::SequenceOptions& options,
+                   std::vector<Tensor>& state) const;
 
  private:
   template <class F>

@@ -46,7 +46,10 @@ class Links {
         p_(options.random_truncate),
         cuts_(grad_enabled() && (truncate_ > 0 || p_ > 0.0)) {}
 
-  bool cut() const { return cuts_; }
+  /// Whether each link is cut or not by chance.
+  bool random() const { return cuts_ && p_ > 0.0; }
+  /// Every so many time steps one is cut for certain; 0: none is.
+  std::int64_t truncate() const { return cuts_ ? truncate_ : 0; }
   /// The link that leads to time step number `step` of the walk.
   void pass(Walker& walker, std::int64_t step) const {
     if (!cuts_ || step == 0) return;
@@ -78,6 +81,12 @@ DType state_dtype(const Tensor& projected) {
   return is_floating(projected.dtype()) ? projected.dtype() : DType::f32;
 }
 
+/// Whether all time steps may be one operation, if the equations allow it.
+bool goes_at_once(Walker& walker, const Tensor& xs, const Links& links, double recurrent_dropout) {
+  return recurrent_dropout == 0.0 && !links.random() && is_floating(xs.dtype()) &&
+         walker.has_equations();
+}
+
 // --- Sequences of one length --------------------------------------------------------------------
 
 Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
@@ -87,8 +96,11 @@ Tensor walk_whole(Walker& walker, const Tensor& xs, const ScanOptions& options,
   const std::int64_t rows = xs.dim() > 2 || !is_floating(xs.dtype()) ? batch : 1;  // else [T, I]
   const auto steps_of = [&](std::int64_t piece_rows) { return (piece_rows + rows - 1) / rows; };
   std::int64_t piece = kPieceRows / 2;
-  if (recurrent_dropout == 0.0 && !links.cut())
-    if (Tensor outputs = walker.over_time(xs, options.reverse); outputs.defined()) return outputs;
+  if (xs.dim() == 3 && goes_at_once(walker, xs, links, recurrent_dropout)) {
+    walker.start(batch, xs.dtype());
+    const SequenceOptions how{.reverse = options.reverse, .truncate = links.truncate()};
+    if (Tensor made = walker.over_time(xs, how); made.defined()) return made;
+  }
   std::vector<Tensor> outputs(static_cast<std::size_t>(T));
   Tensor mask;
   StepProducts steps;
@@ -197,12 +209,45 @@ class Ended {
   std::vector<std::vector<Tensor>> parts_;  ///< by tensor of the state
 };
 
+/// Packed rows [T, B, ...] at their places.
+Tensor padded_again(std::vector<Tensor> rows, const Packing& packing, std::int64_t T,
+                    std::int64_t B) {
+  // One more row, of zeros, goes where there is padding.
+  Shape shape = rows[0].shape();
+  shape[0] = 1;
+  rows.push_back(zeros(shape, rows[0].dtype()));
+  shape[0] = B;
+  shape.insert(0, T);
+  return reshape(index_select(concatenate(rows), 0, packing.places), shape);
+}
+
 Tensor walk_packed(Walker& walker, const Tensor& padded, const Packing& packing,
                    const ScanOptions& options, double recurrent_dropout) {
   const Links links(options);
   const std::int64_t T = padded.size(0), B = padded.size(1);
   const Tensor xs = index_select(flatten(padded, 0, 1), 0, packing.rows);
   const std::int64_t N = xs.size(0);
+  const auto begin = [&](DType dtype) {
+    walker.start(B, dtype);
+    walker.map([&](const Tensor& t) {
+      if (t.dim() < 1 || t.size(0) != B)
+        fail<ShapeError>(
+            "scan: with lengths each tensor of the state must be [B = {}, ...], but one is {}", B,
+            t.shape());
+      return index_select(t, 0, packing.order);
+    });
+  };
+  bool begun = false;
+  if (xs.dim() == 2 && goes_at_once(walker, xs, links, recurrent_dropout)) {
+    begin(xs.dtype());
+    begun = true;
+    const SequenceOptions how{.truncate = links.truncate(), .running = &packing.running};
+    if (Tensor made = walker.over_time(xs, how); made.defined()) {
+      walker.map([&](const Tensor& t) { return index_select(t, 0, packing.ranks); });
+      return padded_again({made}, packing, T, B);
+    }
+  }
+
   std::vector<Tensor> outputs;
   outputs.reserve(packing.running.size() + 1);
   Ended ended;
@@ -222,14 +267,7 @@ Tensor walk_packed(Walker& walker, const Tensor& padded, const Packing& packing,
       steps.begin(walker.project(narrow(xs, 0, first, end - first)));
     }
     if (k == 0) {
-      walker.start(B, state_dtype(steps.piece()));
-      walker.map([&](const Tensor& t) {
-        if (t.dim() < 1 || t.size(0) != B)
-          fail<ShapeError>(
-              "scan: with lengths each tensor of the state must be [B = {}, ...], but one is {}", B,
-              t.shape());
-        return index_select(t, 0, packing.order);
-      });
+      if (!begun) begin(state_dtype(steps.piece()));
       mask = recurrent_mask(walker, recurrent_dropout);
     } else if (n < packing.running[k - 1]) {
       ended.keep(walker, n);
@@ -241,14 +279,7 @@ Tensor walk_packed(Walker& walker, const Tensor& padded, const Packing& packing,
     row += n;
   }
   ended.restore(walker, packing);
-
-  // One more row, of zeros, goes where there is padding.
-  Shape shape = outputs[0].shape();
-  shape[0] = 1;
-  outputs.push_back(zeros(shape, outputs[0].dtype()));
-  shape[0] = B;
-  shape.insert(0, T);
-  return reshape(index_select(concatenate(outputs), 0, packing.places), shape);
+  return padded_again(std::move(outputs), packing, T, B);
 }
 
 /// `packing` goes with options.lengths and options.reverse.

@@ -101,8 +101,10 @@ class Walker {
   virtual void start(std::int64_t batch, DType dtype) = 0;
   /// One time step, from a projected input. `mask`, if there is one, is for recurrent connections.
   virtual Tensor step(const Tensor& x, const Tensor* mask) = 0;
-  /// All time steps of inputs that are not projected: Equations::over_time.
-  virtual Tensor over_time(const Tensor& xs, bool reverse) = 0;
+  /// Whether there are equations for all time steps at once.
+  virtual bool has_equations() = 0;
+  /// Those of inputs that are not projected, once there is a state: Equations::over_time.
+  virtual Tensor over_time(const Tensor& xs, const SequenceOptions& options) = 0;
   /// Puts f(tensor) in place of each tensor of the state.
   virtual void map(const std::function<Tensor(const Tensor&)>& f) = 0;
 
@@ -133,12 +135,16 @@ class CellWalker final : public Walker {
     *state = std::move(next.state);
     return std::move(next.output);
   }
-  Tensor over_time(const Tensor& xs, bool reverse) override {
+  bool has_equations() override {
+    if constexpr (HasEquations<Cell>)
+      return static_cast<bool>(equations());
+    else
+      return false;
+  }
+  Tensor over_time(const Tensor& xs, const SequenceOptions& options) override {
     if constexpr (HasEquations<Cell>) {
-      if (xs.dim() != 3 || !is_floating(xs.dtype()) || !equations()) return Tensor();
-      start(xs.size(1), xs.dtype());
       auto tensors = tensors_of(*state);
-      const Tensor outputs = equations().over_time(xs, reverse, tensors);
+      const Tensor outputs = equations().over_time(xs, options, tensors);
       std::size_t i = 0;
       map([&](const Tensor&) { return tensors[i++]; });
       return outputs;

@@ -24,8 +24,15 @@ namespace {
 
 using Tensors = std::vector<Tensor>;
 
+/// Whether y is a result of all time steps at once, also with its rows put at their places.
 bool is_scan(const Tensor& y) {
-  return y.impl().node && std::string(detail::operation_of(y.impl().node.get())->op) == "scan";
+  const detail::Node* node = y.impl().node.get();
+  for (int i = 0; node && i < 4; ++i) {
+    node = detail::operation_of(node);
+    if (std::string(node->op) == "scan") return true;
+    node = node->input_count > 0 ? node->input(0) : nullptr;
+  }
+  return false;
 }
 
 /// A cell with equations, and the same without.
@@ -137,8 +144,18 @@ void check(const std::string& name, F f, const std::array<Shape, n>& weights, st
             for_each_tensor(state, [&](Tensor& t) {
               t = normal({B, state_widths[i++]}, 0.0, 1.0, dtype);
             });
-            compare<State, n>(f, weights, normal({T, B, width}, 0.0, 1.0, dtype), state,
-                              {.reverse = reverse}, wanted, second);
+            const Tensor xs = normal({T, B, width}, 0.0, 1.0, dtype);
+            compare<State, n>(f, weights, xs, state, {.reverse = reverse}, wanted, second);
+            if (wanted.outputs != wanted.last && !second) continue;
+            const Tensor lengths = randint(1, T + 1, {B});
+            INFO("lengths: ", to_string(lengths));
+            for (const ScanOptions& options :
+                 {ScanOptions{.reverse = reverse, .lengths = lengths},
+                  ScanOptions{.reverse = reverse, .truncate = 2},
+                  ScanOptions{.reverse = reverse, .lengths = lengths, .truncate = 2}}) {
+              INFO("with lengths: ", options.lengths.defined(), ", truncate: ", options.truncate);
+              compare<State, n>(f, weights, xs, state, options, wanted, second);
+            }
           }
 }
 
@@ -501,28 +518,53 @@ TEST_CASE("equations: what cannot be done at once is done step by step") {
   CHECK(!is_scan(textbook(normal({5, 2, 3})).outputs));
 }
 
-TEST_CASE("equations: lengths and truncation go step by step, with equations alone as well") {
+TEST_CASE("equations: a long padded batch is done in pieces, with one thread or several") {
   manual_seed(12);
-  const auto f = [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u) {
-    return tanh(linear(h, u, linear(x, w)));
-  };
-  const AtOnce<decltype(f), 2> at_once{{random_leaf({4, 3}), random_leaf({4, 4})}};
-  const StepByStep<decltype(f), Tensor, 2> step_by_step{at_once.weights};
-  const Tensor xs = random_leaf({6, 3, 3}), h = random_leaf({3, 4});
-  const Tensors leaves = {xs, h, at_once.weights[0], at_once.weights[1]};
-  for (const ScanOptions& options :
-       {ScanOptions{.lengths = indices({6, 2, 4})}, ScanOptions{.truncate = 2}}) {
-    const auto a = scan(at_once, xs, h, options), b = scan(step_by_step, xs, h, options);
-    CHECK(!is_scan(a.outputs));
-    CHECK(difference(a.outputs, b.outputs, 1e-14, 1.0) == "");
-    const GradOptions how{.allow_unused = true};
-    const Tensors g = grad({sum(square(a.outputs)) + sum(a.state)}, leaves, how);
-    const Tensors want = grad({sum(square(b.outputs)) + sum(b.state)}, leaves, how);
-    for (std::size_t k = 0; k < leaves.size(); ++k) {
-      REQUIRE(g[k].defined() == want[k].defined());
-      if (g[k].defined()) CHECK(difference(g[k], want[k], 1e-13, 1.0) == "");
+  const auto f = [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u,
+                    const Tensor& b) { return tanh(linear(h, u, linear(x, w, b))); };
+  const AtOnce<decltype(f), 3> at_once{
+      {random_leaf({40, 30}), random_leaf({40, 40}), random_leaf({40})}};
+  const StepByStep<decltype(f), Tensor, 3> step_by_step{at_once.weights};
+  const Tensor xs = random_leaf({50, 24, 30}), h = random_leaf({24, 40});
+  Tensors leaves = {xs, h};
+  leaves.insert(leaves.end(), at_once.weights.begin(), at_once.weights.end());
+  const int threads_before = num_threads();
+  for (bool reverse : {false, true}) {
+    const ScanOptions options{.reverse = reverse, .lengths = randint(1, 51, {24}), .truncate = 7};
+    const auto run = [&](const auto& cell) {
+      const auto made = scan(cell, xs, h, options);
+      Tensors all = {made.outputs.detach(), made.state.detach()};
+      for (const Tensor& g : grad({sum(sin(made.outputs)) + sum(square(made.state))}, leaves))
+        all.push_back(g);
+      return all;
+    };
+    const Tensors expected = run(step_by_step);
+    Tensors with_one_thread;
+    for (int threads : {1, 2, 3}) {
+      set_num_threads(threads);
+      const Tensors all = run(at_once);
+      if (threads == 1) with_one_thread = all;
+      for (std::size_t k = 0; k < all.size(); ++k) {
+        CHECK(difference(all[k], expected[k], 1e-11, 1.0) == "");
+        CHECK(difference(all[k], with_one_thread[k], 0.0) == "");
+      }
     }
   }
+  set_num_threads(threads_before);
+}
+
+TEST_CASE("equations: a weight with a row for each sequence, and cuts by chance, go step by step") {
+  manual_seed(17);
+  const auto f = [](const Tensor& x, const Tensor& h, const Tensor& of_each) {
+    return tanh(x + h * of_each);
+  };
+  const AtOnce<decltype(f), 1> at_once{{random_leaf({3, 4})}};
+  const Tensor xs = random_leaf({6, 3, 4}), h = random_leaf({3, 4});
+  CHECK(is_scan(scan(at_once, xs, h).outputs));
+  CHECK_THROWS_AS(scan(at_once, xs, h, {.lengths = indices({6, 2, 4})}), ShapeError);
+  CHECK(!is_scan(scan(at_once, xs, h, {.random_truncate = 0.5}).outputs));
+  const NoGrad no_grad;  // nothing is cut then
+  CHECK(scan(at_once, xs, h, {.random_truncate = 0.5}).outputs.defined());
 }
 
 TEST_CASE("equations: a state that does not fit, and none at all") {
