@@ -84,10 +84,11 @@ class SequenceRule {
     if (k > 0 && last_[k - 1].defined()) return last_[k - 1];
     if (k > 0) {
       const bool kept = block.shape()[0] > B;
-      return rows_of(block, kept ? sequence_.row(Place::after, sequence_.step(T - 1)) : 0, B);
+      const StepRows last = sequence_.rows_of(sequence_.step(T - 1));
+      return rows_of(block, kept ? last[Place::after] : 0, B);
     }
     const Place place = output_.defined() ? Place::steps : Place::after;
-    const Tensor rows = rows_of(block, sequence_.row(place, 0), sequence_.rows_before(T));
+    const Tensor rows = rows_of(block, sequence_.rows_of(0)[place], sequence_.rows_before(T));
     if (sequence_.is_packed()) return rows;
     return attach(block.impl().storage, block.dtype(), {T, B, block.shape()[1]},
                   rows.impl().offset);
@@ -141,7 +142,7 @@ class SequenceRule {
   Strip strip(const Tensor& block, Place place, std::int64_t first = 0) const {
     const std::int64_t width = block.shape()[1];
     char* data = static_cast<char*>(block.impl().storage->data());
-    return {data + bytes(block.impl().offset - first * width), width, place};
+    return {data + bytes(block.impl().offset - first * width), width, bytes(width), place};
   }
   /// That of product i, which lies where the one is that it is added to.
   Strip product_strip(std::size_t i, const Piece& piece) const {
@@ -164,8 +165,9 @@ class SequenceRule {
       if ((p.weights >> k & 1u) != 0) continue;
       const Tensor& x = copies.emplace_back(dense(arguments[k]));
       const std::int64_t width = width_of(x.shape());
-      list[k] = {const_cast<char*>(static_cast<const char*>(read(x))),
-                 x.dim() > 1 && x.numel() == sequence_.batch() * width ? width : 0};
+      const bool by_row = x.dim() > 1 && x.numel() == sequence_.batch() * width;
+      list[k] = {const_cast<char*>(static_cast<const char*>(read(x))), by_row ? width : 0,
+                 by_row ? bytes(width) : 0};
     }
     return list;
   }
@@ -190,6 +192,7 @@ class SequenceRule {
                                        .step = bytes(p.kept_elements)};
       at.data += bytes(k.begin);
       at.stride = k.stride;
+      at.row_size = bytes(k.stride);
       to.add(at);
     }
   }
@@ -222,11 +225,9 @@ struct StepProduct {
   Multiplier<T> w;
   Strip from, to, addend;  ///< addend: no data if there is none
 
-  void operator()(const Sequence& sequence, std::int64_t row, std::int64_t rows,
-                  std::int64_t t) const {
-    multiply_rows<T>(w, row, rows, {rows_at<T>(sequence, from, t, row), from.stride, 1},
-                     rows_at<T>(sequence, to, t, row),
-                     {rows_at<T>(sequence, addend, t, row), addend.stride});
+  void operator()(const StepRows& step, std::int64_t row, std::int64_t rows) const {
+    multiply_rows<T>(w, row, rows, {rows_at<T>(step, from, row), from.stride, 1},
+                     rows_at<T>(step, to, row), {rows_at<T>(step, addend, row), addend.stride});
   }
 };
 
@@ -263,35 +264,36 @@ struct StateGradient {
 
   /// That of the state after `done` time steps.
   T* after(std::int64_t done) const { return buffers[done & 1]; }
-  Strip strip(std::int64_t done) const { return {reinterpret_cast<char*>(after(done)), width}; }
+  Strip strip(std::int64_t done) const {
+    return {reinterpret_cast<char*>(after(done)), width,
+            width * static_cast<std::int64_t>(sizeof(T))};
+  }
 
-  /// Begins with rows [row, end), whose last step is the one after `done` others.
-  void begin(const Sequence& sequence, std::int64_t done, std::int64_t row,
-             std::int64_t end) const {
+  /// Begins with rows [row, end), whose last step is this one, after `done` others.
+  void begin(const StepRows& step, std::int64_t done, std::int64_t row, std::int64_t end) const {
     if (row >= end) return;
     T* const to = after(done + 1) + row * width;
-    const T* from_output = rows_at<T>(sequence, outputs, sequence.step(done), row);
+    const T* from_output = rows_at<T>(step, outputs, row);
     if (const T* first = last ? last + row * width : from_output)
       std::copy_n(first, (end - row) * width, to);
     else
       std::fill_n(to, (end - row) * width, T(0));
     if (last && from_output) add(end - row, to, from_output);
   }
-  /// Completes what goes on after `done` time steps: that of the chain, which is there, of products
-  /// with the state, and of the output.
-  void complete(const Sequence& sequence, std::int64_t done, std::int64_t row,
-                std::int64_t rows) const {
-    const std::int64_t t = sequence.step(done);
-    const T* rest =
-        done > 0 ? rows_at<T>(sequence, outputs, sequence.step(done - 1), row) : nullptr;
+  /// Completes what goes on from this step, after `done` others, to the one before: that of the
+  /// chain, which is there, of products with the state, both unless the link is cut, and of the
+  /// output before.
+  void complete(const StepRows& step, const StepRows& before, std::int64_t done, bool cut,
+                std::int64_t row, std::int64_t rows) const {
+    const T* rest = done > 0 ? rows_at<T>(before, outputs, row) : nullptr;
     T* const to = after(done) + row * width;
-    const bool cut = sequence.is_cut(done);
+
     bool begun = in_chain && !cut;
     for (const auto& product : products) {
       if (cut) break;
       const T* addend = begun ? to : std::exchange(rest, nullptr);
       multiply_rows<T>(product.w, row, rows,
-                       {rows_at<T>(sequence, product.from, t, row), product.from.stride, 1}, to,
+                       {rows_at<T>(step, product.from, row), product.from.stride, 1}, to,
                        {addend, width});
       begun = true;
     }
@@ -326,7 +328,7 @@ void SequenceRule::run_forward(const Tensor* arguments) {
         differentiate || (j == 0 && !has_output) ||
         !p.forward.has_read(p.argument_array(k + 1), p.result_array(k + (has_output ? 1 : 0)));
     states_[j] = block(keep ? B + rows : B, width);
-    const std::int64_t first = keep ? sequence_.row(Place::before, sequence_.step(0)) : 0;
+    const std::int64_t first = keep ? sequence_.rows_of(sequence_.step(0))[Place::before] : 0;
     copy_into(states_[j], first * width, dense(arguments[j + 1]));
   }
   if (p.kept_elements > 0) kept_ = block(sequence_.steps(), p.kept_elements);
@@ -363,7 +365,7 @@ void SequenceRule::run_forward(const Tensor* arguments) {
     of_rows[i] = product.addend >= 0 ? of_rows[product.addend]
                                      : block(repeated_->size(), p.shapes[p.given() + i][1]);
     const Strip x = strip(repeated_->distinct(), Place::same);
-    multiply(product, x, x, strip(of_rows[i], Place::same))(sequence_, 0, repeated_->size(), 0);
+    multiply(product, x, x, strip(of_rows[i], Place::same))(StepRows{}, 0, repeated_->size());
   }
   struct Taken {
     Strip from, to;
@@ -380,7 +382,7 @@ void SequenceRule::run_forward(const Tensor* arguments) {
       if (product.x > 0)
         in_each_step.push_back(multiply(product, x, state_strip(product.x - 1, Place::before), to));
       else if (!repeated_)
-        multiply(product, x, x, to)(sequence_, 0, piece.rows, piece.first);
+        multiply(product, x, x, to)(sequence_.rows_of(piece.first), 0, piece.rows);
       else if (ends_with_x(i))
         taken.push_back({strip(of_rows[i], Place::same), to});
     }
@@ -391,15 +393,14 @@ void SequenceRule::run_forward(const Tensor* arguments) {
     for_sequences(B, piece, in_each_step, [&](std::int64_t row, std::int64_t most) {
       Strips mine = strips;
       for (std::int64_t done = piece.begin; done < piece.end; ++done) {
-        const std::int64_t t = sequence_.step(done),
-                           n = std::min(most, sequence_.running(done) - row);
+        const std::int64_t n = std::min(most, sequence_.running(done) - row);
         if (n <= 0) break;
+        const StepRows step = sequence_.rows_of(sequence_.step(done));
         for (const Taken& product : taken)
-          repeated_->take(rows_at<T>(sequence_, product.from, t, 0), product.from.stride,
-                          sequence_.rows_before(t) + row, n,
-                          rows_at<T>(sequence_, product.to, t, row));
-        for (const auto& product : in_each_step) product(sequence_, row, n, t);
-        p.forward.run(p.dtype, mine.at(sequence_, t, row, sizeof(T)), n);
+          repeated_->take(rows_at<T>(step, product.from, 0), product.from.stride,
+                          step[Place::steps] + row, n, rows_at<T>(step, product.to, row));
+        for (const auto& product : in_each_step) product(step, row, n);
+        p.forward.run(p.dtype, mine.at(step, row), n);
       }
     });
   }
@@ -420,7 +421,7 @@ void SequenceRule::find_last() {
       const std::int64_t go_on = sequence_.running(t + 1), end = sequence_.running(t) - go_on;
       if (end > 0)
         copy_into(last_[j], go_on * width,
-                  rows_of(states_[j], sequence_.row(Place::after, t) + go_on, end));
+                  rows_of(states_[j], sequence_.rows_of(t)[Place::after] + go_on, end));
     }
   }
 }
@@ -516,18 +517,21 @@ void SequenceRule::compute(Back& back) const {
 
     for_sequences(B, piece, with_states, [&](std::int64_t row, std::int64_t most) {
       Strips mine = strips;
+      StepRows step, before = sequence_.rows_of(sequence_.step(piece.end - 1));
       for (std::int64_t done = piece.end; done-- > piece.begin;) {
+        step = before;
+        if (done > 0) before = sequence_.rows_of(sequence_.step(done - 1));
         const std::int64_t n = std::min(most, sequence_.running(done) - row);
         if (n <= 0) continue;
         for (int j = 0; j < p.states; ++j) {
-          gradients_of[j].begin(sequence_, done, std::max(row, sequence_.running(done + 1)),
-                                row + n);
-          mine.list[first_seed + result_of_state(j)] = gradients_of[j].strip(done + 1);
-          mine.list[first_gradient + 1 + j] = gradients_of[j].strip(done);
+          gradients_of[j].begin(step, done, std::max(row, sequence_.running(done + 1)), row + n);
+          mine.set(first_seed + result_of_state(j), gradients_of[j].strip(done + 1));
+          mine.set(first_gradient + 1 + j, gradients_of[j].strip(done));
         }
-        p.backward.run(p.dtype, mine.at(sequence_, sequence_.step(done), row, sizeof(T)), n);
+        p.backward.run(p.dtype, mine.at(step, row), n);
         for (int j = 0; j < p.states; ++j)
-          if (done > 0 || back.needs(j + 1)) gradients_of[j].complete(sequence_, done, row, n);
+          if (done > 0 || back.needs(j + 1))
+            gradients_of[j].complete(step, before, done, sequence_.is_cut(done), row, n);
       }
     });
 

@@ -20,6 +20,13 @@ enum class Place {
   after    ///< as those of the state that it leaves
 };
 
+/// The first rows of a time step in blocks of each kind.
+struct StepRows {
+  std::int64_t t;
+  std::int64_t first[4];
+  std::int64_t operator[](Place place) const { return first[static_cast<int>(place)]; }
+};
+
 /// A part of the walk over the time steps.
 struct Piece {
   std::int64_t begin, end;       ///< from when `begin` steps are done until `end` are
@@ -62,16 +69,13 @@ class Sequence {
   bool is_cut(std::int64_t done) const {
     return truncate_ > 0 && done > 0 && done % truncate_ == 0;
   }
-  /// The first row of time step t in a block. That of a state begins with the state before the
-  /// walk, or ends with it if the walk goes backwards.
-  std::int64_t row(Place place, std::int64_t t) const {
-    switch (place) {
-      case Place::same: return 0;
-      case Place::steps: return rows_before(t);
-      case Place::before: return reverse_ ? (t + 1) * B_ : t == 0 ? 0 : B_ + rows_before(t - 1);
-      case Place::after: break;
-    }
-    return reverse_ ? t * B_ : B_ + rows_before(t);
+  /// Where its rows are in blocks. Those of a state begin with the state before the walk, or end
+  /// with it if the walk goes backwards.
+  StepRows rows_of(std::int64_t t) const {
+    const std::int64_t rows = rows_before(t);
+    if (reverse_) return {t, {0, rows, rows + B_, rows}};
+    const std::int64_t before = t == 0 ? 0 : B_ + rows_before(t - 1);
+    return {t, {0, rows, before, B_ + rows}};
   }
 
   /// Cuts the walk into pieces of `rows` rows or a little more. What is left over is the first one,
@@ -102,9 +106,9 @@ class Sequence {
   void each_run(const Piece& piece, const F& f) const {
     const std::int64_t last = piece.first + piece.end - piece.begin;
     for (std::int64_t t = piece.first, end; t < last; t = end) {
-      const std::int64_t at = row(Place::before, t), first = rows_before(t);
+      const std::int64_t at = rows_of(t)[Place::before], first = rows_before(t);
       for (end = t + 1; end < last; ++end)
-        if (is_packed() && row(Place::before, end) - at != rows_before(end) - first) break;
+        if (is_packed() && rows_of(end)[Place::before] - at != rows_before(end) - first) break;
       f(first - piece.first_row, at, rows_before(end) - first);
     }
   }
@@ -119,18 +123,22 @@ class Sequence {
 
 /// An array of a program at one time step after the other.
 struct Strip {
-  char* data = nullptr;     ///< row 0, or where it would be
-  std::int64_t stride = 0;  ///< elements from one row to the next
+  char* data = nullptr;       ///< row 0, or where it would be
+  std::int64_t stride = 0;    ///< elements from one row to the next
+  std::int64_t row_size = 0;  ///< the same in bytes
   Place place = Place::same;
   std::int64_t step = 0;  ///< bytes from one time step to the next, besides
+
+  char* at(const StepRows& rows, std::int64_t row) const {
+    return data + rows.t * step + (rows[place] + row) * row_size;
+  }
 };
 
-/// Where the rows of a strip lie at time step t, from `row` on; null if there is none.
+/// Where the rows of a strip lie in a time step, from `row` on; null if there is none.
 template <class T>
-T* rows_at(const Sequence& sequence, const Strip& strip, std::int64_t t, std::int64_t row) {
+T* rows_at(const StepRows& step, const Strip& strip, std::int64_t row) {
   if (!strip.data) return nullptr;
-  return reinterpret_cast<T*>(strip.data + t * strip.step) +
-         (sequence.row(strip.place, t) + row) * strip.stride;
+  return reinterpret_cast<T*>(strip.at(step, row));
 }
 
 /// All arrays of a stage.
@@ -139,17 +147,15 @@ struct Strips {
   int count = FusedProgram::first_argument;
   Array arrays[kMostArrays];
 
-  void add(const Strip& strip) { list[count++] = strip; }
-  /// The arrays of time step t, without the rows before `row`; `size`: bytes of an element.
-  Array* at(const Sequence& sequence, std::int64_t t, std::int64_t row, std::int64_t size) {
-    std::int64_t rows[4];
-    for (Place place : {Place::same, Place::steps, Place::before, Place::after})
-      rows[static_cast<int>(place)] = (sequence.row(place, t) + row) * size;
-    for (int i = FusedProgram::first_argument; i < count; ++i) {
-      const Strip& strip = list[i];
-      arrays[i] = {strip.data + t * strip.step + rows[static_cast<int>(strip.place)] * strip.stride,
-                   strip.stride};
-    }
+  void add(const Strip& strip) { set(count++, strip); }
+  void set(int i, const Strip& strip) {
+    list[i] = strip;
+    arrays[i].stride = strip.stride;
+  }
+  /// The arrays of a time step, without the rows before `row`.
+  Array* at(const StepRows& step, std::int64_t row) {
+    for (int i = FusedProgram::first_argument; i < count; ++i)
+      arrays[i].data = list[i].at(step, row);
     return arrays;
   }
 };
