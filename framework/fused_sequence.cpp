@@ -81,7 +81,8 @@ class SequenceRule {
   Tensor result(int k) const {
     const Tensor& block = result_block(k);
     const std::int64_t T = sequence_.steps(), B = sequence_.batch();
-    if (k > 0 && last_[k - 1].defined()) return last_[k - 1];
+    // Not the tensor that the rule holds: on the tape it would hold the rule.
+    if (k > 0 && last_[k - 1].defined()) return rows_of(last_[k - 1], 0, B);
     if (k > 0) {
       const bool kept = block.shape()[0] > B;
       const StepRows last = sequence_.rows_of(sequence_.step(T - 1));
