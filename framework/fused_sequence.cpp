@@ -707,7 +707,7 @@ bool FusedFunction::over_time(const Tensor* arguments, const SequenceOptions& op
   for (std::size_t i = 0; i < program->products.size(); ++i)
     widest = std::max(widest, program->shapes[program->given() + i][1]);
   const std::int64_t rows = xs.numel() / xs.size(-1);
-  sequence.cut(rows <= kWholeRows ? rows : widest > kWide ? kPieceRows / 2 : kPieceRows);
+  sequence.cut(rows <= kWholeRows ? rows : piece_rows(widest));
   SequenceRule rule(Ref<FusedProgram>::share(program), call_, steps, std::move(sequence));
   rule.share_rows(xs);
   rule.forward(arguments);

@@ -17,6 +17,9 @@ namespace unroll::detail {
 inline constexpr std::int64_t kPieceRows = 256;
 inline constexpr std::int64_t kWholeRows = 512;
 inline constexpr std::int64_t kWide = 1536;
+inline std::int64_t piece_rows(std::int64_t widest) {
+  return widest > kWide ? kPieceRows / 2 : kPieceRows;
+}
 
 /// The part of a tensor's first dimension that a time step is.
 struct TimeStep {

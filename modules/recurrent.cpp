@@ -16,9 +16,9 @@ namespace {
 
 /// Lets go of a piece; returns the rows that the next one has. The first one has half as many.
 std::int64_t end_piece(StepProducts& steps) {
-  const bool wide = steps.widest() > kWide;
+  const std::int64_t rows = piece_rows(steps.widest());
   steps.clear();
-  return wide ? kPieceRows / 2 : kPieceRows;
+  return rows;
 }
 
 void check_probability(const char* where, const char* name, double p) {

@@ -2,6 +2,6 @@
 
 namespace bench {
 
-constinit const XsimdFunctions kXsimdAvx2 = functions<xsimd::fma3<xsimd::avx2>>("avx2");
+constinit const XsimdFunctions kXsimdAvx2 = functions<xsimd::fma3<xsimd::avx2>>();
 
 }  // namespace bench

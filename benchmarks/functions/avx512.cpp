@@ -2,6 +2,6 @@
 
 namespace bench {
 
-constinit const XsimdFunctions kXsimdAvx512 = functions<xsimd::avx512bw>("avx512");
+constinit const XsimdFunctions kXsimdAvx512 = functions<xsimd::avx512bw>();
 
 }  // namespace bench

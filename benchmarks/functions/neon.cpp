@@ -2,6 +2,6 @@
 
 namespace bench {
 
-constinit const XsimdFunctions kXsimdNeon = functions<xsimd::neon64>("neon");
+constinit const XsimdFunctions kXsimdNeon = functions<xsimd::neon64>();
 
 }  // namespace bench

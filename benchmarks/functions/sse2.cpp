@@ -2,6 +2,6 @@
 
 namespace bench {
 
-constinit const XsimdFunctions kXsimdSse2 = functions<xsimd::sse2>("sse2");
+constinit const XsimdFunctions kXsimdSse2 = functions<xsimd::sse2>();
 
 }  // namespace bench

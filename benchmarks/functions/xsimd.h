@@ -10,7 +10,6 @@ namespace bench {
 using Function = void (*)(std::int64_t n, float* y, const float* x);
 
 struct XsimdFunctions {
-  const char* isa;
   Function exp, log, tanh, sigmoid;
 };
 
