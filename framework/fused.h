@@ -74,6 +74,9 @@ class FusedFunction {
   /// and nothing done, if f does anything else than multiply x and state, each as it is, by
   /// weights, and then what fused() is for.
   bool over_time(const Tensor* arguments, const SequenceOptions& options, Tensor* results);
+  /// One time step without gradients, from x [B, I] and a state, in one pass behind its products.
+  /// False, and nothing done, as over_time, or where a gradient is wanted.
+  bool step(const Tensor* arguments, Tensor* results);
   /// As it stands.
   void call(const Tensor* arguments, Tensor* results) const { call_(arguments, results); }
   int states() const { return states_; }

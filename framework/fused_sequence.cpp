@@ -30,17 +30,17 @@ Tensor rows_of(const Tensor& block, std::int64_t first, std::int64_t rows) {
                 block.impl().offset + first * width);
 }
 
-/// The gradient g [rows, width] of what repeats x in each time step, in a shape that x broadcasts
-/// to.
-Tensor as_repeated(const Tensor& x, const Tensor& g) {
-  if (x.dim() < 2) return g;
+/// Adds the gradient g [rows, width] of argument k, which is the same in each time step.
+void add_repeated(Back& back, int k, const std::vector<Tensor>& arguments, const Tensor& g) {
+  const Tensor& x = arguments[static_cast<std::size_t>(k)];
+  if (x.dim() < 2) return back.add(k, g);
   const std::int64_t own_rows = x.numel() / x.size(-1);
   Shape shape = x.shape();
   if (own_rows == 1)
     shape[0] = g.shape()[0];
   else
     shape.insert(0, g.shape()[0] / own_rows);
-  return attach(g.impl().storage, g.dtype(), shape, g.impl().offset);
+  back.add(k, attach(g.impl().storage, g.dtype(), shape, g.impl().offset));
 }
 
 /// Runs the program forward over a sequence, and is the rule of that.
@@ -203,9 +203,20 @@ class SequenceRule {
   void run_forward(const Tensor* arguments);
   template <class T>
   void compute(Back& back) const;
+  /// Gradients of arguments and products, by their number.
+  struct Gradients {
+    Tensor of[kSequenceArguments + kFusedProducts];
+    Tensor& operator[](int k) { return of[k]; }
+    const Tensor& operator[](int k) const { return of[k]; }
+  };
+  Gradients make_gradients(const Piece& piece) const;
   template <class T>
-  void input_gradient(std::int64_t rows, const Tensor* gradients,
+  void input_gradient(std::int64_t rows, const Gradients& gradients,
                       const std::vector<Tensor>& arguments, T* to) const;
+  void add_to_weight(Back& back, const Trace::Product& product, const Tensor& g,
+                     const Tensor& x) const;
+  void add_gradients(Back& back, const Piece& piece, const Gradients& gradients,
+                     const std::vector<Tensor>& arguments) const;
   void record(Back& back) const;
 };
 
@@ -466,32 +477,12 @@ void SequenceRule::compute(Back& back) const {
   Tensor dx;
   if (back.needs(0)) dx = back.place(0);
   if (back.needs(0) && !dx.defined()) dx = detail::make(arguments[0].shape(), p.dtype);
-  // Sums of such gradients over equal rows of x; whether they are all that is asked for.
-  Tensor of_rows[kSequenceArguments + kFusedProducts];
+  // Sums of gradients over equal rows of x; whether they are all that is asked for.
+  Gradients of_rows;
   const bool dx_of_rows = repeated_ && back.takes_rows(0);
-  const auto add_to_constant = [&](int k, const Tensor& g) {
-    back.add(k, as_repeated(arguments[static_cast<std::size_t>(k)], g));
-  };
-  const auto add_to_weight = [&](const Trace::Product& product, const Tensor& g, const Tensor& x) {
-    if (product.transposed)
-      back.add_product(product.w, g, x);
-    else
-      back.add_product(product.w, x, g);
-  };
   for (auto number = sequence_.pieces().size(); number-- > 0;) {
     const Piece& piece = sequence_.pieces()[number];
-    // Where the gradients of the arguments go that are no state.
-    Tensor gradients[kSequenceArguments + kFusedProducts];
-    for (int k = 0; k < all; ++k) {
-      const auto& gradient = p.gradients[static_cast<std::size_t>(k)];
-      if (gradient.content.empty() || p.is_state(static_cast<std::size_t>(k))) continue;
-      gradients[k] = gradient.same_as >= 0
-                         ? gradients[gradient.same_as]
-                         : detail::make({piece.rows, width_of(gradient.shape)}, p.dtype);
-    }
-    for (int i = all - given - 1; i >= 0; --i)
-      if (const int to = p.products[static_cast<std::size_t>(i)].addend; to >= 0)
-        gradients[given + to] = gradients[given + i];
+    const Gradients gradients = make_gradients(piece);
     const auto of_piece = [&](const Tensor& block) {
       return strip(block, Place::steps, piece.first_row);
     };
@@ -545,29 +536,14 @@ void SequenceRule::compute(Back& back) const {
       if (!of_rows[k].defined()) of_rows[k] = zeros({repeated_->size(), g.shape()[1]}, p.dtype);
       repeated_->add_to(of_rows[k], g, piece.first_row);
     }
-    for (int k = p.states + 1; k < given; ++k)
-      if (gradients[k].defined()) add_to_constant(k, gradients[k]);
-    for (int i = 0; i < all - given; ++i) {
-      const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
-      const Tensor& g = gradients[given + i];
-      if (!g.defined()) continue;
-      if (product.x == 0 && !repeated_)
-        add_to_weight(product, g, rows_of(xs_, piece.first_row, piece.rows));
-      if (product.x > 0)
-        sequence_.each_run(piece,
-                           [&](std::int64_t first, std::int64_t of_state, std::int64_t rows) {
-                             add_to_weight(product, rows_of(g, first, rows),
-                                           rows_of(states_[product.x - 1], of_state, rows));
-                           });
-      if (product.bias > 0 && (product.x > 0 || !repeated_)) add_to_constant(product.bias, g);
-    }
+    add_gradients(back, piece, gradients, arguments);
   }
   for (int i = 0; repeated_ && i < all - given; ++i) {
     const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
     const Tensor& g = of_rows[given + i];
     if (product.x != 0 || !g.defined()) continue;
-    add_to_weight(product, g, repeated_->distinct());
-    if (product.bias > 0) add_to_constant(product.bias, g);
+    add_to_weight(back, product, g, repeated_->distinct());
+    if (product.bias > 0) add_repeated(back, product.bias, arguments, g);
   }
   if (dx_of_rows && dx.defined()) {
     const Tensor sums = detail::make(repeated_->distinct().shape(), p.dtype);
@@ -579,13 +555,60 @@ void SequenceRule::compute(Back& back) const {
     if (back.needs(j + 1)) back.add(j + 1, own[2 * j]);
 }
 
+/// Where the gradients of the arguments go that are no state.
+SequenceRule::Gradients SequenceRule::make_gradients(const Piece& piece) const {
+  const FusedProgram& p = *program_;
+  Gradients gradients;
+  for (std::size_t k = 0; k < p.shapes.size(); ++k) {
+    const auto& gradient = p.gradients[k];
+    if (gradient.content.empty() || p.is_state(k)) continue;
+    gradients.of[k] = gradient.same_as >= 0
+                          ? gradients[gradient.same_as]
+                          : detail::make({piece.rows, width_of(gradient.shape)}, p.dtype);
+  }
+  Tensor* const of_products = gradients.of + p.given();
+  for (std::size_t i = p.products.size(); i-- > 0;)
+    if (const int to = p.products[i].addend; to >= 0) of_products[to] = of_products[i];
+  return gradients;
+}
+
+void SequenceRule::add_to_weight(Back& back, const Trace::Product& product, const Tensor& g,
+                                 const Tensor& x) const {
+  if (product.transposed)
+    back.add_product(product.w, g, x);
+  else
+    back.add_product(product.w, x, g);
+}
+
+/// Adds those of a piece that are of weights; those with equal rows of x come in the end.
+void SequenceRule::add_gradients(Back& back, const Piece& piece, const Gradients& gradients,
+                                 const std::vector<Tensor>& arguments) const {
+  const FusedProgram& p = *program_;
+  const auto given = static_cast<int>(p.given());
+  for (int k = p.states + 1; k < given; ++k)
+    if (gradients[k].defined()) add_repeated(back, k, arguments, gradients[k]);
+  for (std::size_t i = 0; i < p.products.size(); ++i) {
+    const Trace::Product& product = p.products[i];
+    const Tensor& g = gradients[given + static_cast<int>(i)];
+    if (!g.defined() || (product.x == 0 && repeated_)) continue;
+    if (product.x == 0)
+      add_to_weight(back, product, g, rows_of(xs_, piece.first_row, piece.rows));
+    else
+      sequence_.each_run(piece, [&](std::int64_t first, std::int64_t of_state, std::int64_t rows) {
+        add_to_weight(back, product, rows_of(g, first, rows),
+                      rows_of(states_[product.x - 1], of_state, rows));
+      });
+    if (product.bias > 0) add_repeated(back, product.bias, arguments, g);
+  }
+}
+
 /// The gradient of rows of xs: that of the chain, of products to which x is added, and of
 /// products with x.
 template <class T>
-void SequenceRule::input_gradient(std::int64_t rows, const Tensor* gradients,
+void SequenceRule::input_gradient(std::int64_t rows, const Gradients& gradients,
                                   const std::vector<Tensor>& arguments, T* to) const {
   const auto& products = program_->products;
-  const Tensor* const of_products = gradients + program_->given();
+  const Tensor* const of_products = gradients.of + program_->given();
   Tensor sum = gradients[0];
   for (std::size_t i = 0; i < products.size(); ++i)
     if (products[i].bias == 0 && of_products[i].defined())
@@ -720,6 +743,53 @@ bool FusedFunction::over_time(const Tensor* arguments, const SequenceOptions& op
     if (!program->results[static_cast<std::size_t>(made)].differentiable)
       results[k].impl().node.reset();
   }
+  return true;
+}
+
+bool FusedFunction::step(const Tensor* arguments, Tensor* results) {
+  const Tensor& x = arguments[0];
+  if (trace || watched() || !x.defined() || x.dim() != 2 || x.numel() == 0) return false;
+  for (int k = 0; k < arguments_; ++k)
+    if (!arguments[k].defined() || (grad_enabled() && arguments[k].requires_grad())) return false;
+  const FusedProgram* program = program_for(arguments, 0);
+  if (!program || !program->possible) return false;
+  const FusedProgram& p = *program;
+
+  const std::int64_t B = p.rows;
+  Tensor held[kSequenceArguments], products[kFusedProducts];
+  Array arrays[kMostArrays];
+  Array* next = arrays + FusedProgram::first_argument;
+  for (std::size_t k = 0; k < p.given(); ++k, ++next) {
+    if ((p.weights >> k & 1u) != 0) continue;
+    held[k] = dense(arguments[k]);
+    const std::int64_t width = width_of(held[k].shape());
+    *next = {const_cast<void*>(read(held[k])), held[k].numel() == B * width ? width : 0};
+  }
+  dispatch_floating(p.dtype, [&]<class T>(T) {
+    for (std::size_t i = 0; i < p.products.size(); ++i) {
+      const Trace::Product& product = p.products[i];
+      const Multiplier<T> w(arguments[product.w], product.transposed);
+      kernels::Addend<T> addend;
+      if (product.addend >= 0) {
+        products[i] = products[product.addend];  // added to where it lies
+        addend = {read<T>(products[i]), w.columns()};
+      } else {
+        products[i] = detail::make({B, w.columns()}, p.dtype);
+        if (product.bias >= 0) {
+          const Array& bias = arrays[p.argument_array(static_cast<std::size_t>(product.bias))];
+          addend = {static_cast<const T*>(bias.data), bias.stride};
+        }
+      }
+      T* const to = overwrite<T>(products[i]);
+      w(B, {read<T>(held[product.x]), w.rows(), 1}, to, addend);
+      *next++ = {to, w.columns()};
+    }
+  });
+  for (std::size_t k = 0; k < p.results.size(); ++k) {
+    results[k] = detail::make(p.results[k].shape, p.dtype);
+    *next++ = {overwrite(results[k]), p.results[k].width};
+  }
+  p.forward.run(p.dtype, arrays, B);
   return true;
 }
 

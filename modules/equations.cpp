@@ -22,7 +22,7 @@ std::vector<Tensor> Equations::arguments(const Tensor& x, const std::vector<Tens
 Tensor Equations::step_tensors(const Tensor& x, std::vector<Tensor>& state) const {
   const auto in = arguments(x, state);
   std::vector<Tensor> out(state.size() + (function_().has_output() ? 1 : 0));
-  function_().call(in.data(), out.data());
+  if (!function_().step(in.data(), out.data())) function_().call(in.data(), out.data());
   const Tensor output = out[0];
   std::move(out.end() - static_cast<std::ptrdiff_t>(state.size()), out.end(), state.begin());
   return output;

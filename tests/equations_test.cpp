@@ -568,6 +568,36 @@ TEST_CASE("equations: a weight with a row for each sequence, and cuts by chance,
                    scan(at_once, xs, h).outputs, 0.0) == "");
 }
 
+TEST_CASE("equations: a single step without gradients is one pass, with the same numbers") {
+  manual_seed(18);
+  const auto f = [](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u,
+                    const Tensor& b, const Tensor& p) {
+    const auto gates = chunk(linear(x, w, linear(s.h, u, b)), 4, -1);
+    const Tensor c = sigmoid(gates[1] + p * s.c) * s.c + sigmoid(gates[0]) * tanh(gates[2]);
+    return LSTMState{sigmoid(gates[3]) * tanh(c), c};
+  };
+  for (DType dtype : {DType::f32, DType::f64})
+    for (std::int64_t B : {1, 2, 7}) {
+      const auto made = [&](Shape shape) { return normal(shape, 0.0, 0.7, dtype); };
+      const Tensor w = made({12, 5}), u = made({12, 3}), b = made({12}), p = made({1, 3});
+      const Tensor x = transpose(made({5, B}));  // not contiguous
+      const LSTMState before{made({B, 3}), made({B, 3})};
+      const LSTMState plain = f(x, before, w, u, b, p);
+      const Equations equations(f, w, u, b, p);
+      const auto step = equations.step(x, before);
+      const double tolerance = dtype == DType::f32 ? 1e-6 : 1e-14;
+      CHECK(difference(step.state.h, plain.h, tolerance, 1.0) == "");
+      CHECK(difference(step.state.c, plain.c, tolerance, 1.0) == "");
+      CHECK(difference(step.output, plain.h, tolerance, 1.0) == "");
+      const Tensor leaf = w.detach().requires_grad_();
+      CHECK(Equations(f, leaf, u, b, p).step(x, before).output.requires_grad());
+      const NoGrad no_grad;
+      CHECK(difference(Equations(f, leaf, u, b, p).step(x, before).output, step.output, 0.0) == "");
+      const Inspect inspect;
+      CHECK(difference(equations.step(x, before).output, plain.h, tolerance, 1.0) == "");
+    }
+}
+
 TEST_CASE("equations: a state that does not fit, and none at all") {
   const Reducing cell{random64({4, 4})};
   const Tensor xs = random64({5, 2, 3});
