@@ -40,5 +40,8 @@ int main(int argc, char** argv) {
     const bench::CustomLSTM custom(n, n);
     stream("customLSTM", n, options, custom.initial_state(1),
            [&](const auto& state) { return custom.step(custom.project(x), state); });
+    const bench::PlainLSTM plain(n, n);
+    stream("customLSTM_plain", n, options, plain.initial_state(1),
+           [&](const auto& state) { return plain.equations().step(x, state).state; });
   }
 }

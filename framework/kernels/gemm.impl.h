@@ -12,6 +12,7 @@
 #include "framework/kernels/simd.impl.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 namespace unroll::kernels {
@@ -520,9 +521,12 @@ struct Gemm {
   }
 
   /// One row. The panels are read forwards and backwards in turn, so that the last ones of one time
-  /// step, which are still in the L1 cache, are the first ones of the next.
+  /// step, which are still in the cache, are the first ones of the next. Each matrix has its own
+  /// turns, found by its address; two that meet there only lose what the turns are for.
   static void gemv_packed(Index k, Index n, const T* a, const T* b, T* c, Addend d) {
-    static thread_local bool backwards = false;
+    static thread_local bool turns[64] = {};
+    constexpr std::uint64_t golden_ratio = 0x9E3779B97F4A7C15u;  // times 2^64
+    bool& backwards = turns[reinterpret_cast<std::uintptr_t>(b) / 64 * golden_ratio >> 58];
     backwards = !backwards;
     const auto panel = [&](Index j) __attribute__((always_inline)) {
       const Index columns = n - j < kPanel ? n - j : kPanel;
