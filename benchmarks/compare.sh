@@ -126,7 +126,7 @@ for mode in ${modes//,/ }; do
     threads) over_grid threads train --mode train --threads 2 ;;
     fwd) over_grid fwd fwd ;;
     stream)
-      for what in LSTM LSTMCell customLSTM; do
+      for what in LSTM LSTMCell customLSTM customLSTM_plain; do
         ! wanted "$what" || rounds_of stream "unroll torch onednn" stream --what "$what"
       done ;;
     overhead) rounds_of overhead "unroll torch" overhead ;;
