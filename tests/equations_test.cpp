@@ -14,6 +14,7 @@
 #include "framework/kernels/parallel.h"
 #include "framework/ops.h"
 #include "modules/modules.h"
+#include "tests/equations.h"
 #include "tests/recurrent.h"
 #include "tests/support.h"
 
@@ -23,106 +24,6 @@ using namespace unroll::test;
 namespace {
 
 using Tensors = std::vector<Tensor>;
-
-/// Whether y is a result of all time steps at once, also with its rows put at their places.
-bool is_scan(const Tensor& y) {
-  const detail::Node* node = y.impl().node.get();
-  for (int i = 0; node && i < 4; ++i) {
-    node = detail::operation_of(node);
-    if (std::string(node->op) == "scan") return true;
-    node = node->input_count > 0 ? node->input(0) : nullptr;
-  }
-  return false;
-}
-
-/// A cell with equations, and the same without.
-template <class F, std::size_t n>
-struct AtOnce {
-  std::array<Tensor, n> weights;
-  Equations equations() const {
-    return std::apply([](const auto&... w) { return Equations(F{}, w...); }, weights);
-  }
-};
-template <class F, class State, std::size_t n>
-struct StepByStep {
-  std::array<Tensor, n> weights;
-  auto step(const Tensor& x, const State& state) const {
-    return std::apply([&](const auto&... w) { return F{}(x, state, w...); }, weights);
-  }
-};
-
-/// Which inputs require a gradient, and which results have one.
-struct Wanted {
-  bool xs, state, weights, outputs, last;
-};
-constexpr Wanted kWanted[] = {
-    {true, true, true, true, true},    {true, false, false, true, false},
-    {false, true, false, true, true},  {false, false, true, true, false},
-    {true, false, true, false, true},  {true, true, true, false, true},
-    {false, false, false, true, true},
-};
-
-template <class State, std::size_t n, class F>
-void compare(F, const std::array<Shape, n>& weight_shapes, const Tensor& values, State state,
-             const ScanOptions& options, Wanted wanted, bool second) {
-  const DType dtype = values.dtype();
-  const double tolerance = dtype == DType::f32 ? 5e-5 : 1e-11;
-  const auto leaf = [](const Tensor& x, bool requires_grad) {
-    return requires_grad ? x.detach().requires_grad_() : x.detach();
-  };
-  const Tensor xs = leaf(values, wanted.xs);
-  state = map_state(state, [&](const Tensor& t) { return leaf(t, wanted.state); });
-  AtOnce<F, n> at_once;
-  for (std::size_t i = 0; i < n; ++i)
-    at_once.weights[i] = leaf(normal(weight_shapes[i], 0.0, 0.7, dtype), wanted.weights);
-  const StepByStep<F, State, n> step_by_step{at_once.weights};
-
-  Tensors leaves = {xs};
-  for (const Tensor& t : tensors_of(state)) leaves.push_back(t);
-  leaves.insert(leaves.end(), at_once.weights.begin(), at_once.weights.end());
-  std::erase_if(leaves, [](const Tensor& t) { return !t.requires_grad(); });
-
-  const auto run = [&](const auto& cell) {
-    Generator generator(5);
-    const auto made = scan(cell, xs, state, options);
-    Tensors all = {made.outputs}, results;
-    for (const Tensor& t : tensors_of(made.state)) all.push_back(t);
-    for (const Tensor& y : all) results.push_back(y.detach());
-    if (leaves.empty()) return results;
-    if (!wanted.outputs) all.erase(all.begin());
-    if (!wanted.last) all.resize(1);
-    Tensors seeds;
-    for (const Tensor& y : all) seeds.push_back(normal(y.shape(), 0.0, 1.0, dtype, generator));
-    for (std::size_t i = all.size(); i-- > 0;) {
-      if (all[i].requires_grad()) continue;
-      all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
-      seeds.erase(seeds.begin() + static_cast<std::ptrdiff_t>(i));
-    }
-    if (all.empty()) return results;
-    const GradOptions how{.create_graph = second, .grad_outputs = seeds, .allow_unused = true};
-    const Tensors first = grad(all, leaves, how);
-    Tensor sum;
-    for (const Tensor& g : first) {
-      results.push_back(g.defined() ? g.detach() : Tensor());
-      if (!second || !g.defined() || !g.requires_grad()) continue;
-      sum = sum.defined() ? sum + unroll::sum(square(g)) : unroll::sum(square(g));
-    }
-    if (sum.defined())
-      for (const Tensor& g : grad({sum}, leaves, {.allow_unused = true})) results.push_back(g);
-    return results;
-  };
-  const Tensors expected = run(step_by_step), actual = run(at_once);
-  REQUIRE(actual.size() == expected.size());
-  for (std::size_t i = 0; i < actual.size(); ++i) {
-    CAPTURE(i);
-    const auto or_zeros = [](const Tensor& t, const Tensor& like) {
-      return t.defined() || !like.defined() ? t : zeros_like(like);
-    };
-    const Tensor a = or_zeros(actual[i], expected[i]), b = or_zeros(expected[i], actual[i]);
-    if (a.defined()) CHECK(difference(a, b, tolerance, 1.0) == "");
-  }
-  if (!leaves.empty()) CHECK(is_scan(scan(at_once, xs, state, options).outputs));
-}
 
 /// For every length, batch, direction, set of gradients and dtype.
 template <class State, std::size_t n, class F>
@@ -145,7 +46,7 @@ void check(const std::string& name, F f, const std::array<Shape, n>& weights, st
               t = normal({B, state_widths[i++]}, 0.0, 1.0, dtype);
             });
             const Tensor xs = normal({T, B, width}, 0.0, 1.0, dtype);
-            compare<State, n>(f, weights, xs, state, {.reverse = reverse}, wanted, second);
+            CHECK(compare<State, n>(f, weights, xs, state, {.reverse = reverse}, wanted, second));
             if (wanted.outputs != wanted.last && !second) continue;
             const Tensor lengths = randint(1, T + 1, {B});
             INFO("lengths: ", to_string(lengths));
@@ -154,7 +55,7 @@ void check(const std::string& name, F f, const std::array<Shape, n>& weights, st
                   ScanOptions{.reverse = reverse, .truncate = 2},
                   ScanOptions{.reverse = reverse, .lengths = lengths, .truncate = 2}}) {
               INFO("with lengths: ", options.lengths.defined(), ", truncate: ", options.truncate);
-              compare<State, n>(f, weights, xs, state, options, wanted, second);
+              CHECK(compare<State, n>(f, weights, xs, state, options, wanted, second));
             }
           }
 }

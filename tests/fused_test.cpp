@@ -15,6 +15,7 @@
 #include "framework/gradcheck.h"
 #include "framework/kernels/parallel.h"
 #include "modules/cells.h"
+#include "tests/random_chain.h"
 #include "tests/support.h"
 
 using namespace unroll;
@@ -795,55 +796,14 @@ TEST_CASE("fused: the steps of the library's cells are") {
 
 namespace {
 
-/// A chain of elementwise operations and pieces. A function of fused() captures nothing, but it may
-/// depend on the shapes that it gets, so those choose the chain. Values stay of the order of one.
+/// A function of fused() captures nothing, but it may depend on the shapes that it gets: they
+/// choose the chain.
 std::array<Tensor, 2> random_chain(const Tensor& a, const Tensor& b, const Tensor& c) {
   const std::int64_t width = a.size(-1) / 4;
-  Generator random(static_cast<std::uint64_t>(a.size(0) * 1000 + width));
-  Tensors pool = {a, b, c};
-  for (const Tensor& x : {a, b, c})
-    for (const Tensor& piece : chunk(x, 4, -1)) pool.push_back(piece);
-  const auto pick = [&](std::int64_t columns) {
-    Tensors fitting;
-    for (const Tensor& x : pool)
-      if (x.size(-1) == columns) fitting.push_back(x);
-    const auto count = static_cast<std::int64_t>(fitting.size());
-    // New ones more often.
-    return fitting[static_cast<std::size_t>(std::max(random.below(count), random.below(count)))];
-  };
-  for (int i = 0; i < 12; ++i) {
-    const std::int64_t columns = random.below(3) == 0 ? 4 * width : width;
-    const Tensor x = pick(columns), y = pick(columns);
-    switch (random.below(20)) {
-      case 0: pool.push_back(x + y); break;
-      case 1: pool.push_back(x - y * 0.5); break;
-      case 2: pool.push_back(sigmoid(x) * y); break;
-      case 3: pool.push_back(x / (square(y) + 1.0)); break;
-      case 4: pool.push_back(tanh(x)); break;
-      case 5: pool.push_back(exp(-square(x))); break;
-      case 6: pool.push_back(log(square(x) + 0.5)); break;
-      case 7: pool.push_back(sqrt(square(x) + 0.1)); break;
-      case 8: pool.push_back(sin(x) + cos(y)); break;
-      case 9: pool.push_back(softplus(x) - relu(y)); break;
-      case 10: pool.push_back(clamp(x, -0.4, 0.6) * y); break;
-      case 11: pool.push_back(minimum(x, y) + maximum(tanh(x), 0.3 * y)); break;
-      case 12: pool.push_back(where(x > y, tanh(x), y)); break;
-      case 13: pool.push_back((x <= 0.2) * y + abs(x)); break;
-      case 14: pool.push_back(sign(x) * tanh(y)); break;
-      case 15: pool.push_back(pow(sigmoid(x), sigmoid(y))); break;
-      case 16: pool.push_back(x * y + x * sigmoid(y)); break;
-      case 17: pool.push_back(masked_fill(x, y < 0.0, 0.25)); break;
-      case 18: {
-        Tensors parts;
-        for (int k = 0; k < 4; ++k) parts.push_back(pick(width) * pool[3]);
-        pool.push_back(concatenate(parts, -1));
-        break;
-      }
-      default:
-        for (const Tensor& piece : split(pick(4 * width), width, -1)) pool.push_back(piece);
-    }
-  }
-  return {tanh(pool.back()), tanh(pick(width)) * pick(width)};
+  RandomChain chain(static_cast<std::uint64_t>(a.size(0) * 1000 + width), width);
+  for (const Tensor& x : {a, b, c}) chain.add(x);
+  chain.grow(12);
+  return {tanh(chain.newest()), tanh(chain.pick(width)) * chain.pick(width)};
 }
 
 }  // namespace
