@@ -24,6 +24,7 @@ struct Origins {
   std::vector<const Trace::Origin*> of;
   std::vector<bool> recompute;
 
+  /// `results`: those of the function, and its factors.
   Origins(const Trace& traced, std::size_t values, const std::vector<Tensor>& results)
       : of(values), recompute(values) {
     std::vector<const Node*> behind;
@@ -43,6 +44,13 @@ struct Origins {
     }
   }
 };
+
+/// The value that a tensor made of `content` is, or -1 if it is made of several, or of a part of one.
+int whole_value(const std::vector<TracedValue>& values, const std::vector<Window>& content) {
+  if (content.size() != 1 || content[0].offset != 0) return -1;
+  const TracedValue& value = values[static_cast<std::size_t>(content[0].value)];
+  return content[0].width == value.width() ? content[0].value : -1;
+}
 
 /// Finds what the derivative needs of the forward stage.
 class NeededValues {
@@ -74,6 +82,11 @@ class NeededValues {
         result.needed = true;
         return true;
       }
+    for (auto& factor : program_.factors)
+      if (factor.value == v) {
+        factor.needed = true;
+        return true;
+      }
     if (origins_.recompute[static_cast<std::size_t>(v)]) return false;
     if (value.one_row) throw TraceStop();
     program_.kept.push_back({v});
@@ -85,10 +98,10 @@ class NeededValues {
   std::vector<bool> seen_;
 };
 
-/// Whether the traced gradients may leave the program as they are.
-void check_rows(const FusedProgram& program, const std::vector<Window>& content) {
+/// Throws if what is computed as one row belongs in all.
+void check_rows(const std::vector<TracedValue>& values, const std::vector<Window>& content) {
   for (const Window& w : content)
-    if (program.values[static_cast<std::size_t>(w.value)].one_row) throw TraceStop();
+    if (values[static_cast<std::size_t>(w.value)].one_row) throw TraceStop();
 }
 
 /// Finds kept values that may be written over an argument while the forward stage runs, and the
@@ -144,47 +157,110 @@ void reuse_seeds(FusedProgram& program) {
   }
 }
 
-/// Makes the stages of a program of its values. `contents`: what the results are made of.
+/// Whether a value is needed to compute columns that are made of `content`.
+bool depends(const std::vector<TracedValue>& values, const std::vector<Window>& content, int value) {
+  std::vector<bool> seen(values.size());
+  std::vector<Window> open = content;
+  while (!open.empty()) {
+    const int v = open.back().value;
+    open.pop_back();
+    if (v == value) return true;
+    if (seen[static_cast<std::size_t>(v)]) continue;
+    seen[static_cast<std::size_t>(v)] = true;
+    const TracedValue& x = values[static_cast<std::size_t>(v)];
+    open.insert(open.end(), x.in, x.in + x.operands);
+  }
+  return false;
+}
+
+/// Makes the stages that compute factors, level by level, and results. `contents`: what the results
+/// are made of. A value that is kept is computed in the first stage that needs it.
+void assemble_forward(FusedProgram& program, const std::vector<std::vector<Window>>& contents) {
+  std::vector<bool> there(program.kept.size());
+  for (int level = 1; level <= program.levels + 1; ++level) {
+    const bool last = level > program.levels;
+    Assembler stage(program.values);
+    for (std::size_t k = 0; k < program.shapes.size(); ++k)
+      if (program.level_of(k) < level)
+        stage.give(program.argument_value(k), program.argument_array(k));
+    for (std::size_t i = 0; i < program.factors.size(); ++i)
+      if (program.factors[i].level < level && program.factors[i].value >= 0)
+        stage.give(program.factors[i].value, program.factor_array(i));
+    for (std::size_t k = 0; k < there.size(); ++k)
+      if (there[k]) stage.give(program.kept[k].value, program.kept_array(k));
+
+    for (std::size_t k = 0; last && k < contents.size(); ++k)
+      stage.want(contents[k], program.result_array(k));
+    for (std::size_t i = 0; i < program.factors.size(); ++i)
+      if (program.factors[i].level == level)
+        stage.want(program.factors[i].content, program.factor_array(i));
+    for (std::size_t k = 0; k < there.size(); ++k) {
+      const int v = program.kept[k].value;
+      bool here = last;
+      for (const auto& factor : program.factors)
+        here = here || (factor.level == level && depends(program.values, factor.content, v));
+      if (there[k] || !here) continue;
+      stage.want({{v, 0, program.values[static_cast<std::size_t>(v)].width()}},
+                 program.kept_array(k));
+      there[k] = true;
+    }
+    if (last)
+      program.forward = stage.assemble();
+    else
+      program.ahead.push_back(stage.assemble());
+  }
+  reuse_argument(program);
+}
+
+/// Makes the stages of the derivative, from the highest level down.
+void assemble_backward(FusedProgram& program) {
+  program.behind.resize(static_cast<std::size_t>(program.levels));
+  for (int level = program.levels; level >= 0; --level) {
+    Assembler stage(program.values);
+    const auto give_if = [&](bool needed, int value, int array) {
+      if (needed) stage.give(value, array);
+    };
+    for (std::size_t k = 0; k < program.shapes.size(); ++k)
+      give_if((program.kept_arguments >> k & 1u) != 0, program.argument_value(k),
+              program.argument_array(k));
+    for (std::size_t k = 0; k < program.results.size(); ++k)
+      give_if(program.results[k].needed, program.results[k].value, program.result_array(k));
+    for (std::size_t k = 0; k < program.kept.size(); ++k)
+      stage.give(program.kept[k].value, program.kept_array(k));
+    for (std::size_t i = 0; i < program.factors.size(); ++i)
+      give_if(program.factors[i].needed, program.factors[i].value, program.factor_array(i));
+    const std::size_t others = program.seeds.size() - program.factors.size();
+    for (std::size_t k = 0; k < program.seeds.size(); ++k)
+      give_if(k < others || program.factors[k - others].level > level, program.seeds[k],
+              program.seed_array(k));
+    bool any = false;
+    for (std::size_t k = 0; k < program.shapes.size(); ++k) {
+      const auto& gradient = program.gradients[k];
+      if (gradient.content.empty() || gradient.same_as >= 0) continue;
+      if (program.level_of(k) == level) {
+        stage.want(gradient.content, program.gradient_array(k));
+        any = true;
+      } else if (program.level_of(k) > level) {
+        const int whole = whole_value(program.values, gradient.content);
+        give_if(whole >= 0, whole, program.gradient_array(k));
+      }
+    }
+    if (any)
+      (level > 0 ? program.behind[static_cast<std::size_t>(level) - 1] : program.backward) =
+          stage.assemble();
+  }
+  reuse_seeds(program);
+}
+
+/// Makes the stages of a program of its values.
 void assemble(FusedProgram& program, const std::vector<std::vector<Window>>& contents,
               bool runs_forward) {
-  const std::size_t n = program.shapes.size(), m = contents.size();
   program.number_arrays();
-  if (static_cast<std::size_t>(program.gradient_array(n)) > kMostArrays ||
+  if (static_cast<std::size_t>(program.gradient_array(program.shapes.size())) > kMostArrays ||
       program.seeds.size() > kMostSeeds)
     throw TraceStop();
-  Assembler forward(program.values), backward(program.values);
-  for (std::size_t k = 0; k < n; ++k) {
-    forward.give(program.argument_value(k), program.argument_array(k));
-    if ((program.kept_arguments >> k & 1u) != 0)
-      backward.give(program.argument_value(k), program.argument_array(k));
-  }
-  for (std::size_t k = 0; k < m; ++k) {
-    forward.want(contents[k], program.result_array(k));
-    if (program.results[k].needed) backward.give(program.results[k].value, program.result_array(k));
-  }
-  for (std::size_t k = 0; k < program.kept.size(); ++k) {
-    const int v = program.kept[k].value;
-    forward.want({{v, 0, program.values[static_cast<std::size_t>(v)].width()}},
-                 program.kept_array(k));
-    backward.give(v, program.kept_array(k));
-  }
-  if (runs_forward) {
-    program.forward = forward.assemble();
-    reuse_argument(program);
-  }
-  if (program.differentiate == 0) return;
-  for (std::size_t k = 0; k < program.seeds.size(); ++k)
-    backward.give(program.seeds[k], program.seed_array(k));
-  bool any = false;
-  for (std::size_t k = 0; k < n; ++k) {
-    const auto& gradient = program.gradients[k];
-    if (gradient.content.empty() || gradient.same_as >= 0) continue;
-    backward.want(gradient.content, program.gradient_array(k));
-    any = true;
-  }
-  if (!any) return;
-  program.backward = backward.assemble();
-  reuse_seeds(program);
+  if (runs_forward) assemble_forward(program, contents);
+  if (program.differentiate != 0) assemble_backward(program);
 }
 
 /// Whether x broadcasts to the rows of `lead` without making them more.
@@ -205,13 +281,16 @@ void check_shapes(const FusedProgram& program, const Trace& traced, std::size_t 
   std::vector<Tensor> arguments, ys(results.size());
   for (const Shape& shape : program.shapes) arguments.push_back(again.argument(shape));
   call(arguments.data(), ys.data());
-  bool same = again.values.size() == values && again.products.size() == traced.products.size();
+  bool same = again.values.size() == values && again.products.size() == traced.products.size() &&
+              again.factors.size() == traced.factors.size();
   for (std::size_t i = 0; same && i < again.products.size(); ++i) {
     const Trace::Product &a = again.products[i], &b = traced.products[i];
-    same = a.x == b.x && a.w == b.w && a.bias == b.bias && a.addend == b.addend &&
-           a.transposed == b.transposed && a.value == b.value &&
+    same = a.x == b.x && a.factor == b.factor && a.w == b.w && a.bias == b.bias &&
+           a.addend == b.addend && a.transposed == b.transposed && a.value == b.value &&
            a.tensor.shape() == b.tensor.shape();
   }
+  for (std::size_t i = 0; same && i < again.factors.size(); ++i)
+    same = again.factors[i].content == traced.factors[i].content;
   for (std::size_t i = 0; same && i < values; ++i) {
     const TracedValue &a = again.values[i], &b = traced.values[i];
     same = a.kind == b.kind && a.op == b.op && a.operands == b.operands &&
@@ -232,6 +311,8 @@ void check_step(const FusedProgram& program, std::size_t forward_values,
   for (std::size_t i = 0; i < forward_values; ++i)
     std::for_each_n(program.values[i].in, program.values[i].operands, use);
   for (const auto& content : contents) std::for_each(content.begin(), content.end(), use);
+  for (const auto& factor : program.factors)
+    std::for_each(factor.content.begin(), factor.content.end(), use);
 
   const auto states = static_cast<std::size_t>(program.states);
   const std::size_t own_output = program.results.size() - states;
@@ -244,7 +325,7 @@ void check_step(const FusedProgram& program, std::size_t forward_values,
   for (std::size_t k = 0; k < program.given(); ++k)
     if ((program.weights >> k & 1u) != 0) fits = fits && k > states && uses[k] == 0;
   for (const Trace::Product& p : program.products) {
-    fits = fits && p.x <= program.states &&
+    fits = fits && p.x <= program.states && (p.x >= 0 || p.factor >= 0) &&
            (p.bias <= 0 || (p.bias > program.states &&
                             program.shapes[static_cast<std::size_t>(p.bias)].size() == 1));
     // What another product is added to is that sum from then on: nobody else may use it.
@@ -281,17 +362,57 @@ std::uint32_t find_weights(const FusedProgram& program, FusedFunction::Call call
 
 /// Puts the products with x in front in each sum of products: they are there for many time steps
 /// before the first of these begins.
-void begin_with_x(std::vector<Trace::Product>& products) {
-  for (Trace::Product& product : products)
-    for (Trace::Product* p = &product; p->addend >= 0;) {
-      Trace::Product& before = products[static_cast<std::size_t>(p->addend)];
+void begin_with_x(std::vector<FusedProgram::Product>& products) {
+  for (FusedProgram::Product& product : products)
+    for (FusedProgram::Product* p = &product; p->addend >= 0;) {
+      FusedProgram::Product& before = products[static_cast<std::size_t>(p->addend)];
       if (p->x == 0 && before.x != 0) {
         std::swap(p->x, before.x);
+        std::swap(p->factor, before.factor);
         std::swap(p->w, before.w);
         std::swap(p->transposed, before.transposed);
       }
       p = &before;
     }
+}
+
+/// Takes products and factors from the trace of the function, and finds their levels.
+void take_products(FusedProgram& program, const Trace& traced) {
+  if (traced.products.size() > kFusedProducts) throw TraceStop();
+  for (const Trace::Product& p : traced.products) {
+    program.shapes.push_back(p.tensor.shape());
+    program.products.push_back({p});
+    program.products.back().tensor = Tensor();
+  }
+  begin_with_x(program.products);
+  for (const Trace::Factor& factor : traced.factors) {
+    check_rows(traced.values, factor.content);
+    // What was written over it later would have the gradient instead.
+    if (traced.read(factor.tensor) != factor.content) throw TraceStop();
+    program.factors.push_back({.content = factor.content,
+                               .width = factor.tensor.size(-1),
+                               .level = 1,
+                               .differentiable = factor.tensor.requires_grad(),
+                               .value = whole_value(traced.values, factor.content)});
+  }
+  std::vector<int> ready(traced.values.size());  // the level from which on a value may be computed
+  for (std::size_t v = 0; v < ready.size(); ++v) {
+    const TracedValue& value = traced.values[v];
+    for (int k = 0; k < value.operands; ++k)
+      ready[v] = std::max(ready[v], ready[static_cast<std::size_t>(value.in[k].value)]);
+    for (FusedProgram::Product& p : program.products) {
+      if (p.value != static_cast<int>(v)) continue;
+      if (p.addend >= 0) p.level = program.products[static_cast<std::size_t>(p.addend)].level;
+      if (p.factor >= 0) {
+        FusedProgram::Factor& factor = program.factors[static_cast<std::size_t>(p.factor)];
+        for (const Window& w : factor.content)
+          factor.level = std::max(factor.level, ready[static_cast<std::size_t>(w.value)]);
+        p.level = std::max(p.level, factor.level);
+      }
+      program.levels = std::max(program.levels, p.level);
+      ready[v] = p.level + 1;
+    }
+  }
 }
 
 }  // namespace
@@ -330,28 +451,21 @@ void make_program(FusedProgram& program, FusedFunction::Call call, int result_co
   traced.forward = false;
   const std::size_t forward_values = traced.values.size();
   if (widened) check_shapes(program, traced, forward_values, call, results);
-  if (traced.products.size() > kFusedProducts) throw TraceStop();
-  for (const Trace::Product& p : traced.products) {
-    program.shapes.push_back(p.tensor.shape());
-    arguments.push_back(p.tensor);
-  }
-  program.products = traced.products;
-  begin_with_x(program.products);
+  take_products(program, traced);
+  for (const Trace::Product& p : traced.products) arguments.push_back(p.tensor);
   n = program.shapes.size();
 
   std::vector<std::vector<Window>> contents;
   for (const Tensor& y : results) {
     contents.push_back(traced.read(y));
     if (rows_of(y.shape()) != program.rows) throw TraceStop();
-    const bool whole =
-        contents.back().size() == 1 && contents.back()[0].offset == 0 &&
-        contents.back()[0].width ==
-            traced.values[static_cast<std::size_t>(contents.back()[0].value)].width();
-    program.results.push_back(
-        {y.shape(), width_of(y.shape()), y.requires_grad(), whole ? contents.back()[0].value : -1});
+    program.results.push_back({y.shape(), width_of(y.shape()), y.requires_grad(),
+                               whole_value(traced.values, contents.back())});
   }
 
-  const Origins origins(traced, forward_values, results);
+  std::vector<Tensor> made = results;
+  for (const Trace::Factor& factor : traced.factors) made.push_back(factor.tensor);
+  const Origins origins(traced, forward_values, made);
   if (program.differentiate != 0) {
     std::vector<Tensor> ys, xs, seeds;
     const auto seed = [&](const Tensor& y) {
@@ -373,6 +487,7 @@ void make_program(FusedProgram& program, FusedFunction::Call call, int result_co
       else
         seed(narrow(origin->tensor, -1, origin->column, value.width()));
     }
+    for (const Trace::Factor& factor : traced.factors) seed(factor.tensor);
     for (std::size_t k = 0; k < n; ++k)
       if (arguments[k].requires_grad()) xs.push_back(arguments[k]);
     std::vector<Tensor> gs(xs.size());
@@ -387,18 +502,18 @@ void make_program(FusedProgram& program, FusedFunction::Call call, int result_co
       gradient.content = traced.read(g);
       for (std::size_t j = 0; j < k; ++j)
         if (program.gradients[j].content == gradient.content && program.gradients[j].same_as < 0 &&
+            program.level_of(j) >= program.level_of(k) &&
             program.gradients[j].shape == gradient.shape && !program.is_state(j) &&
             !program.is_state(k))
           gradient.same_as = static_cast<int>(j);
     }
   }
   program.values = std::move(traced.values);
-  for (auto& p : program.products) p.tensor = Tensor();
   if (program.states >= 0) check_step(program, forward_values, contents);
 
   NeededValues needed(program, origins);
   for (const auto& gradient : program.gradients) {
-    check_rows(program, gradient.content);
+    check_rows(program.values, gradient.content);
     for (const Window& w : gradient.content) needed.visit(w);
   }
   if (base) {  // it runs on what base has kept

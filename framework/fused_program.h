@@ -19,10 +19,16 @@ inline std::int64_t rows_of(const Shape& shape) {
   return shape.numel() / std::max<std::int64_t>(width_of(shape), 1);
 }
 
-/// Both stages, and what lies between them.
+/// The stages, and what lies between them.
+///
+/// A time step may multiply what it has computed itself, such as a gate times the state. Those
+/// products have a level above 0: one more than the highest of those that the factor is made of. So
+/// a step is, level by level, a stage that computes factors and the products with them, and then the
+/// stage that computes the results; and the derivative the same backwards.
 ///
 /// Arrays are numbered: the stage's own registers, arguments, results, values that are kept for the
-/// derivative, gradients of the results and of the kept values, gradients of the arguments.
+/// derivative, factors, gradients of the results, of the kept values and of the factors, gradients
+/// of the arguments.
 struct FusedProgram : Counted<FusedProgram> {
   // What it is for.
   DType dtype;
@@ -34,13 +40,27 @@ struct FusedProgram : Counted<FusedProgram> {
 
   bool possible = false;  ///< to run it; if not, the function runs as it stands
   std::int64_t rows = 0;
-  /// Products that the function begins with. From then on each of them is an argument.
-  std::vector<Trace::Product> products;
+  /// Products of the function. Once it is computed, each of them is an argument.
+  struct Product : Trace::Product {
+    int level = 0;
+  };
+  std::vector<Product> products;
+  int levels = 0;  ///< the highest level
+  struct Factor {
+    std::vector<Window> content;
+    std::int64_t width;
+    int level;
+    bool differentiable;
+    int value;            ///< the value that it is, or -1
+    bool needed = false;  ///< by the derivative of the values around it
+  };
+  std::vector<Factor> factors;
   std::uint32_t weights = 0;  ///< arguments that products multiply by, as bits
   std::size_t given() const { return shapes.size() - products.size(); }  ///< other arguments
   bool is_state(std::size_t k) const { return k >= 1 && static_cast<int>(k) <= states; }
   std::vector<TracedValue> values;
-  Stage forward;
+  std::vector<Stage> ahead;  ///< [level - 1]: compute the factors of that level
+  Stage forward;             ///< the results
   struct Result {
     Shape shape;
     std::int64_t width;
@@ -65,29 +85,34 @@ struct FusedProgram : Counted<FusedProgram> {
   struct Gradient {
     Shape shape;
     std::vector<Window> content;  ///< empty: the argument has no influence
-    int same_as = -1;             ///< the gradient of this argument is the same
+    int same_as = -1;             ///< the gradient of this argument, an earlier one, is the same
     int over = -1;                ///< the seed that it may be written over, if nobody else has that
   };
   std::vector<Gradient> gradients;
-  Stage backward;
+  std::vector<Stage> behind;  ///< [level - 1]: the gradients of products of that level
+  Stage backward;             ///< all others
   /// The program that also takes gradients of the kept values, for higher derivatives.
   Ref<FusedProgram> extended;
 
   // The first array of each kind, once it is known how many there are.
   static constexpr int first_argument = kRegisters + 1;
-  int first_result = 0, first_kept = 0, first_seed = 0, first_gradient = 0;
+  int first_result = 0, first_kept = 0, first_factor = 0, first_seed = 0, first_gradient = 0;
   void number_arrays() {
     first_result = first_argument + static_cast<int>(shapes.size());
     first_kept = first_result + static_cast<int>(results.size());
-    first_seed = first_kept + static_cast<int>(kept.size());
+    first_factor = first_kept + static_cast<int>(kept.size());
+    first_seed = first_factor + static_cast<int>(factors.size());
     first_gradient = first_seed + static_cast<int>(seeds.size());
   }
   int argument_value(std::size_t k) const {
     return k < given() ? static_cast<int>(k) : products[k - given()].value;
   }
+  /// Of what is there before the first product, 0; of a product, its own.
+  int level_of(std::size_t k) const { return k < given() ? 0 : products[k - given()].level; }
   int argument_array(std::size_t k) const { return first_argument + static_cast<int>(k); }
   int result_array(std::size_t k) const { return first_result + static_cast<int>(k); }
   int kept_array(std::size_t k) const { return first_kept + static_cast<int>(k); }
+  int factor_array(std::size_t k) const { return first_factor + static_cast<int>(k); }
   int seed_array(std::size_t k) const { return first_seed + static_cast<int>(k); }
   int gradient_array(std::size_t k) const { return first_gradient + static_cast<int>(k); }
 };

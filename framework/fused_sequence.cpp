@@ -105,6 +105,7 @@ class SequenceRule {
   Tensor last_[kFusedResults];       ///< [B, width]: after each sequence's own last step, if packed
   Tensor output_;                    ///< [rows, width], where it is none of the states
   Tensor products_[kFusedProducts];  ///< [rows, width]: of all time steps, of a piece or of one
+  Tensor factors_[kFusedProducts];   ///< [rows, width], or [B, width] written over and over
   Tensor kept_;                      ///< [T, elements]
   std::uint32_t versions_[1 + kFusedResults] = {};
 
@@ -158,6 +159,10 @@ class SequenceRule {
     const bool kept = states_[j].shape()[0] > sequence_.batch();
     return strip(states_[j], kept ? place : Place::same);
   }
+  Strip factor_strip(std::size_t i) const {
+    const bool kept = program_->differentiate != 0;
+    return strip(factors_[i], kept ? Place::steps : Place::same);
+  }
   /// Arguments of all time steps alike; those that products multiply by are left out.
   std::vector<Strip> constants(const Tensor* arguments, std::vector<Tensor>& copies) const {
     const FusedProgram& p = *program_;
@@ -197,6 +202,9 @@ class SequenceRule {
       to.add(at);
     }
   }
+  void add_factors(Strips& to) const {
+    for (std::size_t i = 0; i < program_->factors.size(); ++i) to.add(factor_strip(i));
+  }
   void find_last();
 
   template <class T>
@@ -231,11 +239,12 @@ void multiply_rows(const Multiplier<T>& w, std::int64_t row, std::int64_t rows,
   std::copy_n(read<T>(twice), w.columns(), c);
 }
 
-/// A product with a state, in each time step.
+/// A product in each time step.
 template <class T>
 struct StepProduct {
   Multiplier<T> w;
   Strip from, to, addend;  ///< addend: no data if there is none
+  int level = 0;
 
   void operator()(const StepRows& step, std::int64_t row, std::int64_t rows) const {
     multiply_rows<T>(w, row, rows, {rows_at<T>(step, from, row), from.stride, 1},
@@ -344,6 +353,8 @@ void SequenceRule::run_forward(const Tensor* arguments) {
     copy_into(states_[j], first * width, dense(arguments[j + 1]));
   }
   if (p.kept_elements > 0) kept_ = block(sequence_.steps(), p.kept_elements);
+  for (std::size_t i = 0; i < p.factors.size(); ++i)
+    factors_[i] = block(differentiate ? rows : B, p.factors[i].width);
 
   for (std::size_t i = 0; i < p.products.size(); ++i) {
     const Trace::Product& product = p.products[i];
@@ -360,19 +371,19 @@ void SequenceRule::run_forward(const Tensor* arguments) {
 
   std::vector<Tensor> copies;
   const std::vector<Strip> same = constants(arguments, copies);
-  const auto multiply = [&](const Trace::Product& product, const Strip& x, const Strip& from,
-                            const Strip& to) {
+  const auto multiply = [&](const FusedProgram::Product& product, const Strip& x,
+                            const Strip& from, const Strip& to) {
     Strip addend;
     if (product.addend >= 0)
       addend = to;
     else if (product.bias >= 0)
       addend = product.bias == 0 ? x : same[static_cast<std::size_t>(product.bias)];
     const Multiplier<T> w(arguments[product.w], product.transposed);
-    return StepProduct<T>{w, from, to, addend};
+    return StepProduct<T>{w, from, to, addend, product.level};
   };
   Tensor of_rows[kFusedProducts];  // [different rows, width]
   for (std::size_t i = 0; repeated_ && i < p.products.size(); ++i) {
-    const Trace::Product& product = p.products[i];
+    const FusedProgram::Product& product = p.products[i];
     if (product.x != 0) continue;
     of_rows[i] = product.addend >= 0 ? of_rows[product.addend]
                                      : block(repeated_->size(), p.shapes[p.given() + i][1]);
@@ -389,19 +400,25 @@ void SequenceRule::run_forward(const Tensor* arguments) {
     taken.clear();
     in_each_step.clear();
     for (std::size_t i = 0; i < p.products.size(); ++i) {
-      const Trace::Product& product = p.products[i];
+      const FusedProgram::Product& product = p.products[i];
       const Strip to = product_strip(i, piece);
-      if (product.x > 0)
+      if (product.factor >= 0)
+        in_each_step.push_back(
+            multiply(product, x, factor_strip(static_cast<std::size_t>(product.factor)), to));
+      else if (product.x > 0)
         in_each_step.push_back(multiply(product, x, state_strip(product.x - 1, Place::before), to));
       else if (!repeated_)
         multiply(product, x, x, to)(sequence_.rows_of(piece.first), 0, piece.rows);
       else if (ends_with_x(i))
         taken.push_back({strip(of_rows[i], Place::same), to});
     }
+    std::stable_sort(in_each_step.begin(), in_each_step.end(),
+                     [](const auto& a, const auto& b) { return a.level < b.level; });
     Strips strips;
     add_arguments(strips, piece, same);
     add_results(strips);
     add_kept(strips);
+    add_factors(strips);
     for_sequences(B, piece, in_each_step, [&](std::int64_t row, std::int64_t most) {
       Strips mine = strips;
       for (std::int64_t done = piece.begin; done < piece.end; ++done) {
@@ -411,8 +428,14 @@ void SequenceRule::run_forward(const Tensor* arguments) {
         for (const Taken& product : taken)
           repeated_->take(rows_at<T>(step, product.from, 0), product.from.stride,
                           step[Place::steps] + row, n, rows_at<T>(step, product.to, row));
-        for (const auto& product : in_each_step) product(step, row, n);
-        p.forward.run(p.dtype, mine.at(step, row), n);
+        Array* const arrays = mine.at(step, row);
+        auto product = in_each_step.begin();
+        for (int level = 0; level <= p.levels; ++level) {
+          if (level > 0) p.ahead[static_cast<std::size_t>(level) - 1].run(p.dtype, arrays, n);
+          for (; product != in_each_step.end() && product->level == level; ++product)
+            (*product)(step, row, n);
+        }
+        p.forward.run(p.dtype, arrays, n);
       }
     });
   }
@@ -471,6 +494,9 @@ void SequenceRule::compute(Back& back) const {
     if (j == 0 && !output_.defined()) state.outputs = outputs;
   }
 
+  Tensor of_factors[kFusedProducts];
+  for (std::size_t i = 0; i < p.factors.size(); ++i)
+    if (p.factors[i].differentiable) of_factors[i] = zeros({B, p.factors[i].width}, p.dtype);
   const std::vector<Strip> same = constants(arguments.data(), copies);
   Tensor no_output;
   if (output_.defined() && !outputs.data) no_output = zeros({B, output_.shape()[1]}, p.dtype);
@@ -491,23 +517,37 @@ void SequenceRule::compute(Back& back) const {
     add_arguments(strips, piece, same);
     add_results(strips);
     add_kept(strips);
+    add_factors(strips);
     const int first_seed = strips.count;
     if (output_.defined()) strips.add(outputs.data ? outputs : strip(no_output, Place::same));
     for (int j = 0; j < p.states; ++j) strips.add({});
+    for (std::size_t i = 0; i < p.factors.size(); ++i)
+      strips.add(of_factors[i].defined() ? strip(of_factors[i], Place::same) : Strip{});
     const int first_gradient = strips.count;
     for (int k = 0; k < all; ++k)
       strips.add(gradients[k].defined() ? of_piece(gradients[k]) : Strip{});
-    std::vector<StepProduct<T>> with_states;
+    std::vector<StepProduct<T>> in_each_step;
+    std::vector<StepProduct<T>> to_factors[kFusedProducts];  // of each level
+    bool begun[kFusedProducts] = {};
     for (auto& state : gradients_of) state.products.clear();
     for (int i = 0; i < all - given; ++i) {
-      const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
+      const FusedProgram::Product& product = p.products[static_cast<std::size_t>(i)];
       if (product.x == 0 || !gradients[given + i].defined()) continue;
       const Multiplier<T> w(arguments[static_cast<std::size_t>(product.w)], !product.transposed);
-      with_states.push_back({w, of_piece(gradients[given + i]), {}, {}});
-      gradients_of[product.x - 1].products.push_back(with_states.back());
+      StepProduct<T> made{w, of_piece(gradients[given + i]), {}, {}};
+      if (product.factor < 0) {
+        gradients_of[product.x - 1].products.push_back(made);
+      } else {
+        const auto factor = static_cast<std::size_t>(product.factor);
+        if (!of_factors[factor].defined()) continue;
+        made.to = strip(of_factors[factor], Place::same);
+        if (std::exchange(begun[factor], true)) made.addend = made.to;
+        to_factors[p.factors[factor].level - 1].push_back(made);
+      }
+      in_each_step.push_back(made);
     }
 
-    for_sequences(B, piece, with_states, [&](std::int64_t row, std::int64_t most) {
+    for_sequences(B, piece, in_each_step, [&](std::int64_t row, std::int64_t most) {
       Strips mine = strips;
       StepRows step, before = sequence_.rows_of(sequence_.step(piece.end - 1));
       for (std::int64_t done = piece.end; done-- > piece.begin;) {
@@ -520,7 +560,12 @@ void SequenceRule::compute(Back& back) const {
           mine.set(first_seed + result_of_state(j), gradients_of[j].strip(done + 1));
           mine.set(first_gradient + 1 + j, gradients_of[j].strip(done));
         }
-        p.backward.run(p.dtype, mine.at(step, row), n);
+        Array* const arrays = mine.at(step, row);
+        for (auto level = static_cast<std::size_t>(p.levels); level-- > 0;) {
+          p.behind[level].run(p.dtype, arrays, n);
+          for (const auto& product : to_factors[level]) product(step, row, n);
+        }
+        p.backward.run(p.dtype, arrays, n);
         for (int j = 0; j < p.states; ++j)
           if (done > 0 || back.needs(j + 1))
             gradients_of[j].complete(step, before, done, sequence_.is_cut(done), row, n);
@@ -593,6 +638,9 @@ void SequenceRule::add_gradients(Back& back, const Piece& piece, const Gradients
     if (!g.defined() || (product.x == 0 && repeated_)) continue;
     if (product.x == 0)
       add_to_weight(back, product, g, rows_of(xs_, piece.first_row, piece.rows));
+    else if (product.factor >= 0)
+      add_to_weight(back, product, g,
+                    rows_of(factors_[product.factor], piece.first_row, piece.rows));
     else
       sequence_.each_run(piece, [&](std::int64_t first, std::int64_t of_state, std::int64_t rows) {
         add_to_weight(back, product, rows_of(g, first, rows),
@@ -756,38 +804,46 @@ bool FusedFunction::step(const Tensor* arguments, Tensor* results) {
   const FusedProgram& p = *program;
 
   const std::int64_t B = p.rows;
-  Tensor held[kSequenceArguments], products[kFusedProducts];
+  Tensor held[kSequenceArguments], products[kFusedProducts], factors[kFusedProducts];
   Array arrays[kMostArrays];
   Array* next = arrays + FusedProgram::first_argument;
+  const auto add = [&](const Tensor& block) { *next++ = {overwrite(block), block.shape()[1]}; };
   for (std::size_t k = 0; k < p.given(); ++k, ++next) {
     if ((p.weights >> k & 1u) != 0) continue;
     held[k] = dense(arguments[k]);
     const std::int64_t width = width_of(held[k].shape());
     *next = {const_cast<void*>(read(held[k])), held[k].numel() == B * width ? width : 0};
   }
-  dispatch_floating(p.dtype, [&]<class T>(T) {
-    for (std::size_t i = 0; i < p.products.size(); ++i) {
-      const Trace::Product& product = p.products[i];
-      const Multiplier<T> w(arguments[product.w], product.transposed);
-      kernels::Addend<T> addend;
-      if (product.addend >= 0) {
-        products[i] = products[product.addend];  // added to where it lies
-        addend = {read<T>(products[i]), w.columns()};
-      } else {
-        products[i] = detail::make({B, w.columns()}, p.dtype);
-        if (product.bias >= 0) {
+  for (std::size_t i = 0; i < p.products.size(); ++i) {
+    const int addend = p.products[i].addend;  // added to where it lies
+    products[i] = addend >= 0 ? products[addend]
+                              : detail::make({B, p.shapes[p.given() + i][1]}, p.dtype);
+    add(products[i]);
+  }
+  for (std::size_t k = 0; k < p.results.size(); ++k)
+    add(results[k] = detail::make(p.results[k].shape, p.dtype));
+  for (std::size_t i = 0; i < p.factors.size(); ++i)
+    add(factors[i] = detail::make({B, p.factors[i].width}, p.dtype));
+
+  for (int level = 0; level <= p.levels; ++level) {
+    if (level > 0) p.ahead[static_cast<std::size_t>(level) - 1].run(p.dtype, arrays, B);
+    dispatch_floating(p.dtype, [&]<class T>(T) {
+      for (std::size_t i = 0; i < p.products.size(); ++i) {
+        const FusedProgram::Product& product = p.products[i];
+        if (product.level != level) continue;
+        const Multiplier<T> w(arguments[product.w], product.transposed);
+        const Tensor& from = product.factor >= 0 ? factors[product.factor] : held[product.x];
+        T* const to = overwrite<T>(products[i]);
+        kernels::Addend<T> addend;
+        if (product.addend >= 0) {
+          addend = {to, w.columns()};
+        } else if (product.bias >= 0) {
           const Array& bias = arrays[p.argument_array(static_cast<std::size_t>(product.bias))];
           addend = {static_cast<const T*>(bias.data), bias.stride};
         }
+        w(B, {read<T>(from), w.rows(), 1}, to, addend);
       }
-      T* const to = overwrite<T>(products[i]);
-      w(B, {read<T>(held[product.x]), w.rows(), 1}, to, addend);
-      *next++ = {to, w.columns()};
-    }
-  });
-  for (std::size_t k = 0; k < p.results.size(); ++k) {
-    results[k] = detail::make(p.results[k].shape, p.dtype);
-    *next++ = {overwrite(results[k]), p.results[k].width};
+    });
   }
   p.forward.run(p.dtype, arrays, B);
   return true;

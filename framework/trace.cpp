@@ -59,10 +59,19 @@ int Trace::argument_number(const Tensor& x) const {
   const TensorImpl& impl = x.impl();
   const std::int32_t number = impl.storage->traced;
   if (number < 0 || !states_[static_cast<std::size_t>(number)].argument || !impl.contiguous)
-    throw TraceStop();
+    return -1;
   const int value = states_[static_cast<std::size_t>(number)].pieces[0].value;
-  if (impl.shape != values[static_cast<std::size_t>(value)].shape) throw TraceStop();
-  return value;
+  return impl.shape == values[static_cast<std::size_t>(value)].shape ? value : -1;
+}
+
+/// x among the factors.
+int Trace::factor_number(const Tensor& x) {
+  std::vector<Window> content = read(x);
+  if (x.size(0) != rows_) throw TraceStop();
+  for (std::size_t i = 0; i < factors.size(); ++i)
+    if (factors[i].content == content) return static_cast<int>(i);
+  factors.push_back({std::move(content), x});
+  return static_cast<int>(factors.size()) - 1;
 }
 
 Tensor Trace::product(const Tensor& x, const Tensor& w, const Tensor& bias, bool transposed) {
@@ -76,14 +85,17 @@ Tensor Trace::product(const Tensor& x, const Tensor& w, const Tensor& bias, bool
     differentiable = differentiable || bias.requires_grad();
     made.bias = argument_number(bias);
   }
-  if (differentiable && !grad_enabled()) throw TraceStop();
+  if ((differentiable && !grad_enabled()) || made.w < 0 || (bias.defined() && made.bias < 0))
+    throw TraceStop();
   for (std::size_t i = 0; i < products.size(); ++i) {
     const int value = products[i].value;
-    if (value == made.x || value == made.w) throw TraceStop();
+    if (value == made.w) throw TraceStop();
+    if (value == made.x) made.x = -1;
     if (value != made.bias) continue;
     made.bias = -1;
     made.addend = static_cast<int>(i);
   }
+  if (made.x < 0) made.factor = factor_number(x);
   made.value = static_cast<int>(values.size());
   made.tensor = argument({x.size(0), w.size(transposed ? 0 : 1)});
   if (differentiable) made.tensor.requires_grad_();

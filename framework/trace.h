@@ -56,16 +56,24 @@ class Trace {
   std::vector<Origin> origins;
   /// A tensor that stands for one that is given from outside. Those are made before all others.
   Tensor argument(const Shape& shape);
-  /// What linear() or matmul() made of matrices that are arguments: x w' (`transposed`) or x w, and
-  /// a bias, which is an argument as well or another product; -1: there is none.
+  /// What linear() or matmul() made of matrices: x w' (`transposed`) or x w, where w is an argument,
+  /// and x an argument or a factor; and a bias, which is an argument as well or another product; -1:
+  /// there is none.
   struct Product {
-    int x, w;
+    int x = -1, factor = -1;
+    int w = -1;
     int bias = -1, addend = -1;
-    bool transposed;
-    int value;
+    bool transposed = false;
+    int value = -1;
     Tensor tensor;
   };
   std::vector<Product> products;
+  /// What is multiplied that is no argument: the function has computed it.
+  struct Factor {
+    std::vector<Window> content;
+    Tensor tensor;
+  };
+  std::vector<Factor> factors;
   bool may_multiply = false;
   /// A tensor that stands for a product. Throws TraceStop for any other one.
   Tensor product(const Tensor& x, const Tensor& w, const Tensor& bias, bool transposed);
@@ -90,8 +98,9 @@ class Trace {
     std::int64_t offset, width, rows;
   };
   Place place(const Tensor& x) const;
-  /// The number of an argument as it was given, or the value of a product.
+  /// The number of an argument as it was given, or the value of a product; -1 for anything else.
   int argument_number(const Tensor& x) const;
+  int factor_number(const Tensor& x);
   Tensor make(const Shape& shape, Window content, bool argument);
   int add(TracedValue value);
   Window instruction(const TracedValue& value);

@@ -1,5 +1,5 @@
-/// Equations of random cells: products of x and of states, added to each other, to biases or to
-/// nothing, and a random chain behind them.
+/// Equations of random cells: products of x, of states and of what is computed from them, added to
+/// each other, to biases or to nothing, and random chains in between.
 
 #include <doctest/doctest.h>
 
@@ -44,7 +44,7 @@ std::pair<Tensor, LSTMState> random_cell(const Tensor& x, const LSTMState& s, co
   const std::int64_t I = x.size(-1), H = s.h.size(-1);
   RandomChain chain(static_cast<std::uint64_t>(1000 * H + I), H);
   std::vector<Tensor> products;
-  for (std::int64_t left = 3 + chain.below(3), first = chain.below(3); left > 0; --left) {
+  for (std::int64_t left = 3 + chain.below(2), first = chain.below(3); left > 0; --left) {
     const Tensor& state = chain.below(2) == 0 ? s.h : s.c;
     const std::int64_t which = (first + left) % 3;
     if (which == 0)
@@ -55,13 +55,25 @@ std::pair<Tensor, LSTMState> random_cell(const Tensor& x, const LSTMState& s, co
       products.push_back(linear(x, w, addend));
   }
   Tensor sum = products[0];  // of some
+  std::vector<Tensor> unused;
   for (const Tensor& product : products) {
-    chain.add(product);
-    if (chain.below(2) == 0) chain.add(sum = sum + product);
+    if (&product == &products[0] || chain.below(4) > 0)
+      chain.add(product);
+    else
+      unused.push_back(product);
+    if (chain.below(4) == 0) chain.add(sum = sum + product);
   }
   for (const Tensor& t : {s.h, s.c, p * s.c}) chain.add(t);
   if (I >= 4 * H && I <= 16 * H) chain.add(narrow(x, -1, I - 4 * H, 4 * H));
   if (I == H) chain.add(x);
+  for (std::int64_t left = chain.below(3); left > 0; --left) {  // products of what is computed
+    chain.grow(3);
+    const Tensor factor = chain.pick(H);
+    if (chain.below(2) == 0)
+      chain.add(matmul(factor, v));
+    else
+      chain.add(linear(factor, u, random_addend(chain, x, b, unused)));
+  }
   chain.grow(8);
   const Tensor h = tanh(chain.newest());
   const Tensor c = tanh(chain.pick(H)) * sigmoid(chain.pick(H)) + 0.3 * s.c;
