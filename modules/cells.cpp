@@ -144,7 +144,18 @@ Tensor GRUCell::step(const Tensor& x, const Tensor& h) const {
 }
 
 Equations GRUCell::equations() const {
-  if (!reset_after_) return {};
+  if (!reset_after_)
+    return {[](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& of_gates,
+               const Tensor& of_n, const Tensor& b) {
+              const auto xs = chunk(linear(x, w, b), 3, -1);
+              const auto hs = chunk(linear(h, of_gates), 2, -1);
+              const Tensor r = sigmoid(xs[0] + hs[0]);
+              const Tensor z = sigmoid(xs[1] + hs[1]);
+              const Tensor n = tanh(xs[2] + linear(r * h, of_n));
+              return (1.0 - z) * n + z * h;
+            },
+            weight_ih, narrow(weight_hh, 0, 0, 2 * hidden_size),
+            narrow(weight_hh, 0, 2 * hidden_size, hidden_size), sum_of_biases()};
   return {[](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u, const Tensor& b,
              const Tensor& c) { return gru(linear(x, w, b), linear(h, u, c), h); },
           weight_ih, weight_hh, or_zeros(bias_ih), or_zeros(bias_hh)};
@@ -215,7 +226,13 @@ LSTMState LSTMCell::unprojected_step(const Tensor& x, const LSTMState& state) co
 }
 
 Equations LSTMCell::equations() const {
-  if (weight_hr.defined()) return {};
+  if (weight_hr.defined())
+    return {[](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u,
+               const Tensor& b, const Tensor& projection) {
+              const LSTMState next = lstm(linear(s.h, u, linear(x, w, b)), s.c);
+              return LSTMState{linear(next.h, projection), next.c};
+            },
+            weight_ih, weight_hh, sum_of_biases(), weight_hr};
   return {[](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u,
              const Tensor& b) { return lstm(linear(s.h, u, linear(x, w, b)), s.c); },
           weight_ih, weight_hh, sum_of_biases()};

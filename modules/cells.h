@@ -112,7 +112,7 @@ struct GRUCell : RNNCellBase {
   /// The same with mask * h in place of h in the products W_hr h, W_hz h and W_hn h (or r * h),
   /// while z * h stays what it is. mask: [B, hidden_size].
   Tensor step(const Tensor& x, const Tensor& h, const Tensor& mask) const;
-  /// Those above; none for reset_after = false.
+  /// Those above.
   Equations equations() const;
 
  private:
@@ -158,7 +158,7 @@ struct LSTMCell : RNNCellBase {
   LSTMState initial_state(std::int64_t batch) const;
   /// x: [B, 4 * hidden_size], projected.
   LSTMState step(const Tensor& x, const LSTMState& state) const;
-  /// Those above; none with proj_size.
+  /// Those above.
   Equations equations() const;
 
   Tensor weight_hr;  ///< [proj_size, hidden_size], undefined without proj_size

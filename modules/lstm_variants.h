@@ -36,6 +36,8 @@ struct PeepholeLSTMCell : RNNCellBase {
   LSTMState initial_state(std::int64_t batch) const;
   /// x: [B, 4 * hidden_size], projected.
   LSTMState step(const Tensor& x, const LSTMState& state) const;
+  /// Those above.
+  Equations equations() const;
 
   Tensor weight_ci;  ///< [hidden_size]
   Tensor weight_cf;  ///< [hidden_size]
@@ -66,6 +68,8 @@ struct CoupledLSTMCell : RNNCellBase {
   LSTMState initial_state(std::int64_t batch) const;
   /// x: [B, 3 * hidden_size], projected.
   LSTMState step(const Tensor& x, const LSTMState& state) const;
+  /// Those above.
+  Equations equations() const;
 };
 
 }  // namespace unroll

@@ -412,11 +412,6 @@ TEST_CASE("equations: what cannot be done at once is done step by step") {
     expected = tanh(matmul(tanh(expected), cell.u) + sum(xs[t], -1, true));
   CHECK(difference(made.state, expected, 1e-14, 1.0) == "");
   CHECK(grad(sum(made.state), cell.u).defined());
-
-  const LSTM projecting(3, 4, LSTMOptions{.proj_size = 2});
-  CHECK(!is_scan(projecting(normal({5, 2, 3})).outputs));
-  const GRU textbook(3, 4, GRUOptions{.reset_after = false});
-  CHECK(!is_scan(textbook(normal({5, 2, 3})).outputs));
 }
 
 TEST_CASE("equations: a long padded batch is done in pieces, with one thread or several") {
