@@ -137,29 +137,78 @@ TEST_CASE("equations: x, the state and an output of its own, used in many ways")
       {Shape{3, 2}, {3, 3}}, 2, {3, 3, 3});
 }
 
+TEST_CASE("equations: products of what is computed, such as a gate times the state") {
+  check<Tensor, 4>("a reset gate before the product",
+                   [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u,
+                      const Tensor& v, const Tensor& b) {
+                     const auto xs = chunk(linear(x, w, b), 3, -1);
+                     const auto hs = chunk(linear(h, u), 2, -1);
+                     const Tensor r = sigmoid(xs[0] + hs[0]), z = sigmoid(xs[1] + hs[1]);
+                     const Tensor n = tanh(xs[2] + linear(r * h, v));
+                     return (1.0 - z) * n + z * h;
+                   },
+                   {Shape{9, 4}, {6, 3}, {3, 3}, {9}}, 4, {3});
+  check<LSTMState, 3>(
+      "a projected output",
+      [](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u, const Tensor& p) {
+        const LSTMState next = lstm(linear(s.h, u, matmul(x, w)), s.c);
+        return LSTMState{matmul(next.h, p), next.c};
+      },
+      {Shape{4, 12}, {12, 2}, {3, 2}}, 4, {2, 3});
+  check<LSTMState, 5>("a product of products",
+                      [](const Tensor& x, const LSTMState& s, const Tensor& w, const Tensor& u,
+                         const Tensor& wm, const Tensor& um, const Tensor& b) {
+                        const Tensor m = linear(x, wm) * linear(s.h, um);
+                        return lstm(linear(m, u, linear(x, w, b)), s.c);
+                      },
+                      {Shape{12, 4}, {12, 3}, {3, 4}, {3, 3}, {12}}, 4, {3, 3});
+  check<Tensor, 4>("three layers in a step, added to each other",
+                   [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u,
+                      const Tensor& v, const Tensor& b) {
+                     const Tensor one = tanh(linear(h, u, linear(x, w, b)));
+                     const Tensor two = linear(one, v, linear(x, w)) * h;
+                     return tanh(linear(two, u, linear(one, u))) + 0.5 * two;
+                   },
+                   {Shape{3, 4}, {3, 3}, {3, 3}, {3}}, 4, {3});
+  check<Tensor, 2>("a piece of the state, and an input that is none of a product",
+                   [](const Tensor& x, const Tensor& h, const Tensor& u, const Tensor& v) {
+                     const auto halves = chunk(h, 2, -1);
+                     const Tensor a = matmul(halves[0], u), b = matmul(tanh(x) * halves[1], v);
+                     return std::pair{a * b, concatenate({sin(a) + 0.5 * b, tanh(b)}, -1)};
+                   },
+                   {Shape{2, 2}, {2, 2}}, 2, {4});
+}
+
 TEST_CASE("equations: a long sequence is done in pieces") {
   manual_seed(4);
-  const auto f = [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u,
-                    const Tensor& b) { return tanh(linear(h, u, linear(x, w, b))); };
-  const std::array<Shape, 3> shapes = {Shape{4, 3}, {4, 4}, {4}};
-  for (bool reverse : {false, true}) {
-    AtOnce<decltype(f), 3> at_once;
-    for (std::size_t i = 0; i < 3; ++i) at_once.weights[i] = random_leaf(shapes[i]);
-    const StepByStep<decltype(f), Tensor, 3> step_by_step{at_once.weights};
-    const Tensor xs = random_leaf({97, 11, 3}), h = random_leaf({11, 4});
-    Tensors leaves = {xs, h};
-    leaves.insert(leaves.end(), at_once.weights.begin(), at_once.weights.end());
-    const auto a = scan(at_once, xs, h, {.reverse = reverse});
-    const auto b = scan(step_by_step, xs, h, {.reverse = reverse});
-    CHECK(difference(a.outputs, b.outputs, 1e-12, 1.0) == "");
-    CHECK(is_scan(a.state));
-    const auto loss = [](const auto& made) {
-      return sum(square(made.outputs)) + sum(sin(made.state));
-    };
-    const Tensors g = grad({loss(a)}, leaves), want = grad({loss(b)}, leaves);
-    for (std::size_t i = 0; i < leaves.size(); ++i)
-      CHECK(difference(g[i], want[i], 1e-11, 1.0) == "");
-  }
+  const auto compare_long = [](auto f) {
+    const std::array<Shape, 3> shapes = {Shape{4, 3}, {4, 4}, {4}};
+    for (bool reverse : {false, true}) {
+      AtOnce<decltype(f), 3> at_once;
+      for (std::size_t i = 0; i < 3; ++i) at_once.weights[i] = random_leaf(shapes[i]);
+      const StepByStep<decltype(f), Tensor, 3> step_by_step{at_once.weights};
+      const Tensor xs = random_leaf({97, 11, 3}), h = random_leaf({11, 4});
+      Tensors leaves = {xs, h};
+      leaves.insert(leaves.end(), at_once.weights.begin(), at_once.weights.end());
+      const auto a = scan(at_once, xs, h, {.reverse = reverse});
+      const auto b = scan(step_by_step, xs, h, {.reverse = reverse});
+      CHECK(difference(a.outputs, b.outputs, 1e-12, 1.0) == "");
+      CHECK(is_scan(a.state));
+      const auto loss = [](const auto& made) {
+        return sum(square(made.outputs)) + sum(sin(made.state));
+      };
+      const Tensors g = grad({loss(a)}, leaves), want = grad({loss(b)}, leaves);
+      for (std::size_t i = 0; i < leaves.size(); ++i)
+        CHECK(difference(g[i], want[i], 1e-11, 1.0) == "");
+    }
+  };
+  compare_long([](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u,
+                  const Tensor& b) { return tanh(linear(h, u, linear(x, w, b))); });
+  compare_long(
+      [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u, const Tensor& b) {
+        const Tensor a = tanh(linear(h, u, linear(x, w, b)));
+        return 0.5 * linear(a * h, u) + sin(linear(sigmoid(x), w));
+      });
 }
 
 TEST_CASE("equations: [thread] the same bits with every number of threads") {
@@ -191,6 +240,10 @@ TEST_CASE("equations: [thread] the same bits with every number of threads") {
     check_module(LSTM(width, width), T, B, width);
     check_module(GRU(width, width), T, B, width);
     check_module(RNN(width, width), T, B, width);
+    check_module(GRU(width, width, GRUOptions{.reset_after = false}), T, B, width);
+    check_module(LSTM(width, width, LSTMOptions{.proj_size = width / 2}), T, B, width);
+    check_module(Recurrent<PeepholeLSTMCell>(width, width), T, B, width);
+    check_module(Recurrent<CoupledLSTMCell>(width, width), T, B, width);
   }
   set_num_threads(threads_before);
 }
