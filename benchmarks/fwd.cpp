@@ -48,6 +48,8 @@ int main(int argc, char** argv) {
             [](int in, int n) { return Recurrent(bench::StepLSTM(in, n)); });
     forward_by_hand(s, options);
     forward("GRU", s, options, [](int in, int n) { return GRU(in, n); });
+    forward("GRU_textbook", s, options,
+            [](int in, int n) { return GRU(in, n, GRUOptions{.reset_after = false}); });
     forward("RNN", s, options, [](int in, int n) { return RNN(in, n); });
   }
 }

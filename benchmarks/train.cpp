@@ -88,6 +88,8 @@ int main(int argc, char** argv) try {
           [](int in, int n) { return Recurrent(bench::StepLSTM(in, n)); });
     train_by_hand(s, options);
     train("GRU", s, options, [](int in, int n) { return GRU(in, n); });
+    train("GRU_textbook", s, options,
+          [](int in, int n) { return GRU(in, n, GRUOptions{.reset_after = false}); });
     train("RNN", s, options, [](int in, int n) { return RNN(in, n); });
   }
 } catch (const std::exception& error) {
