@@ -23,7 +23,8 @@ install(DIRECTORY framework modules optim data DESTINATION ${header_dir}
         PATTERN format.h EXCLUDE PATTERN stored.h EXCLUDE PATTERN trace.h EXCLUDE PATTERN kernels.h EXCLUDE
         PATTERN scratch.h EXCLUDE PATTERN external.h EXCLUDE PATTERN tape_view.h EXCLUDE
         PATTERN fused_program.h EXCLUDE PATTERN stage.h EXCLUDE PATTERN step_products.h EXCLUDE
-        PATTERN sweep.h EXCLUDE PATTERN sequence.h EXCLUDE PATTERN repeated_rows.h EXCLUDE)
+        PATTERN sweep.h EXCLUDE PATTERN sequence.h EXCLUDE PATTERN sequence_rule.h EXCLUDE
+        PATTERN repeated_rows.h EXCLUDE)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 # Our headers include each other as "framework/tensor.h", from the project's root. In the installed

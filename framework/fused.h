@@ -71,8 +71,8 @@ class FusedFunction {
   /// All time steps of a sequence as one operation. `arguments`: xs [T, B, I] in the place of x,
   /// the state before the first step, the weights. `results`: the outputs [T, B, ...] (without an
   /// output of its own: of the first tensor of the state) and the state after the last step. False,
-  /// and nothing done, if f does anything else than multiply by weights as they are and what fused()
-  /// is for.
+  /// and nothing done, if f does anything else than multiply by weights as they are and what
+  /// fused() is for.
   bool over_time(const Tensor* arguments, const SequenceOptions& options, Tensor* results);
   /// One time step without gradients, from x [B, I] and a state, in as few passes as there are.
   /// False, and nothing done, as over_time, or where a gradient is wanted.

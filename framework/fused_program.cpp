@@ -45,7 +45,8 @@ struct Origins {
   }
 };
 
-/// The value that a tensor made of `content` is, or -1 if it is made of several, or of a part of one.
+/// The value that a tensor made of `content` is, or -1 if it is made of several, or of a part of
+/// one.
 int whole_value(const std::vector<TracedValue>& values, const std::vector<Window>& content) {
   if (content.size() != 1 || content[0].offset != 0) return -1;
   const TracedValue& value = values[static_cast<std::size_t>(content[0].value)];
@@ -158,7 +159,8 @@ void reuse_seeds(FusedProgram& program) {
 }
 
 /// Whether a value is needed to compute columns that are made of `content`.
-bool depends(const std::vector<TracedValue>& values, const std::vector<Window>& content, int value) {
+bool depends(const std::vector<TracedValue>& values, const std::vector<Window>& content,
+             int value) {
   std::vector<bool> seen(values.size());
   std::vector<Window> open = content;
   while (!open.empty()) {

@@ -23,8 +23,8 @@ inline std::int64_t rows_of(const Shape& shape) {
 ///
 /// A time step may multiply what it has computed itself, such as a gate times the state. Those
 /// products have a level above 0: one more than the highest of those that the factor is made of. So
-/// a step is, level by level, a stage that computes factors and the products with them, and then the
-/// stage that computes the results; and the derivative the same backwards.
+/// a step is, level by level, a stage that computes factors and the products with them, and then
+/// the stage that computes the results; and the derivative the same backwards.
 ///
 /// Arrays are numbered: the stage's own registers, arguments, results, values that are kept for the
 /// derivative, factors, gradients of the results, of the kept values and of the factors, gradients

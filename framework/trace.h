@@ -56,9 +56,9 @@ class Trace {
   std::vector<Origin> origins;
   /// A tensor that stands for one that is given from outside. Those are made before all others.
   Tensor argument(const Shape& shape);
-  /// What linear() or matmul() made of matrices: x w' (`transposed`) or x w, where w is an argument,
-  /// and x an argument or a factor; and a bias, which is an argument as well or another product; -1:
-  /// there is none.
+  /// What linear() or matmul() made of matrices: x w' (`transposed`) or x w, where w is an
+  /// argument, and x an argument or a factor; and a bias, which is an argument as well or another
+  /// product; -1: there is none.
   struct Product {
     int x = -1, factor = -1;
     int w = -1;

@@ -58,10 +58,10 @@ std::remove_cvref_t<S> state_argument(Result (F::*)(X, S, Weights...) const);
 /// weights that there are twelve tensors; it returns what a step returns. What it does depends on
 /// its arguments alone, and on their shapes but not on their values, so scan() need not call it for
 /// each time step: products with weights as they are (linear, with a bias, x or another such
-/// product to add, or matmul), and before and behind these what fused() is for, become one operation
-/// for all time steps of a sequence [T, B, input_size], derivative included. Any other function
-/// runs step by step, as it stands, and so does every function while somebody looks at the tape
-/// (inspect.h).
+/// product to add, or matmul), and before and behind these what fused() is for, become one
+/// operation for all time steps of a sequence [T, B, input_size], derivative included. Any other
+/// function runs step by step, as it stands, and so does every function while somebody looks at the
+/// tape (inspect.h).
 class Equations {
  public:
   /// None: the cell's `step` is called for each time step.

@@ -56,7 +56,12 @@ Equations PeepholeLSTMCell::equations() const {
              const Tensor& w_ci, const Tensor& w_cf, const Tensor& w_co) {
             return peephole_lstm(linear(s.h, u, linear(x, w, b)), s.c, w_ci, w_cf, w_co);
           },
-          weight_ih, weight_hh, sum_of_biases(), weight_ci, weight_cf, weight_co};
+          weight_ih,
+          weight_hh,
+          sum_of_biases(),
+          weight_ci,
+          weight_cf,
+          weight_co};
 }
 
 // --- Coupled gates ------------------------------------------------------------------------------

@@ -170,6 +170,12 @@ TEST_CASE("equations: products of what is computed, such as a gate times the sta
                      return tanh(linear(two, u, linear(one, u))) + 0.5 * two;
                    },
                    {Shape{3, 4}, {3, 3}, {3, 3}, {3}}, 4, {3});
+  check<Tensor, 3>(
+      "a product with two weights, one after the other",
+      [](const Tensor& x, const Tensor& h, const Tensor& w, const Tensor& u, const Tensor& v) {
+        return tanh(linear(matmul(h, u), v, linear(x, w))) + matmul(matmul(x, w), u);
+      },
+      {Shape{3, 3}, {3, 3}, {3, 3}}, 3, {3});
   check<Tensor, 2>("a piece of the state, and an input that is none of a product",
                    [](const Tensor& x, const Tensor& h, const Tensor& u, const Tensor& v) {
                      const auto halves = chunk(h, 2, -1);
