@@ -409,8 +409,7 @@ Tensor RecurrentBase::run(const Tensor& xs, const Tensor& lengths, std::int64_t 
   return options_.batch_first ? transpose(x, 0, 1) : x;
 }
 
-Tensor RecurrentBase::run_step(const Tensor& x, std::int64_t input_size,
-                               const WalkerAt& walker) const {
+void RecurrentBase::check_step(const Tensor& x, std::int64_t input_size) const {
   if (options_.bidirectional)
     fail<ValueError>(
         "{}: step: the reverse direction begins at the end of the sequence: a bidirectional module "
@@ -422,17 +421,15 @@ Tensor RecurrentBase::run_step(const Tensor& x, std::int64_t input_size,
         "{}: step: variational dropout draws one mask for a whole sequence: call eval() first",
         type_name(typeid(*this)));
   check_input(x, false, input_size);
-  const Scope here = scope();
-  Tensor y = x;
-  for (std::int64_t layer = 0; layer < options_.num_layers; ++layer) {
-    if (layer > 0 && is_training() && options_.dropout > 0.0) y = dropout(y, options_.dropout);
-    const Scope layer_scope = cell_scope(static_cast<std::size_t>(layer));
-    Walker& cell = walker(static_cast<std::size_t>(layer));
-    const Tensor projected = cell.project(y);
-    cell.start(x.size(0), state_dtype(projected));
-    y = cell.step(projected, nullptr);
-  }
-  return y;
+}
+
+Tensor RecurrentBase::layer_step(std::size_t layer, const Tensor& x, Walker& cell) const {
+  const bool drops = layer > 0 && is_training() && options_.dropout > 0.0;
+  const Tensor y = drops ? dropout(x, options_.dropout) : x;
+  const Scope here = cell_scope(layer);
+  const Tensor projected = cell.project(y);
+  cell.start(y.size(0), state_dtype(projected));
+  return cell.step(projected, nullptr);
 }
 
 }  // namespace detail

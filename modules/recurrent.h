@@ -315,7 +315,10 @@ class RecurrentBase : public Module {
   /// input_size -1: any.
   Tensor run(const Tensor& xs, const Tensor& lengths, std::int64_t input_size,
              const WalkerAt& walker) const;
-  Tensor run_step(const Tensor& x, std::int64_t input_size, const WalkerAt& walker) const;
+  /// Throws unless a single time step may be taken from x.
+  void check_step(const Tensor& x, std::int64_t input_size) const;
+  /// That of one layer, from what the layer below puts out.
+  Tensor layer_step(std::size_t layer, const Tensor& x, Walker& cell) const;
 
  private:
   void check_input(const Tensor& x, bool sequence, std::int64_t input_size) const;
@@ -439,10 +442,18 @@ auto Recurrent<Cell>::operator()(const Tensor& xs, const State& state, const Ten
 
 template <class Cell>
 auto Recurrent<Cell>::step(const Tensor& x, const State& state) const -> StepResult<State> {
-  Walkers all = walkers(state);
-  Tensor output =
-      run_step(x, input_size(), [&](std::size_t i) -> detail::Walker& { return all[i]; });
-  return {std::move(output), take_state(all)};
+  check_state(state.size());
+  check_step(x, input_size());
+  const Scope here = scope();
+  StepResult<State> next{x, {}};
+  next.state.reserve(cells_.size());
+  for (std::size_t i = 0; i < cells_.size(); ++i) {
+    detail::CellWalker<Cell, CellState> cell(
+        cells_[i], state.empty() ? std::nullopt : std::optional(state[i]));
+    next.output = layer_step(i, next.output, cell);
+    next.state.push_back(std::move(*cell.state));
+  }
+  return next;
 }
 
 template <class Cell>
