@@ -1,23 +1,12 @@
 /// The derivative of a program over the time steps of a sequence.
 
+#include <span>
+
 #include "framework/ops.h"
 #include "framework/sequence_rule.h"
 
 namespace unroll::detail {
 namespace {
-
-/// Adds the gradient g [rows, width] of argument k, which is the same in each time step.
-void add_repeated(Back& back, int k, const std::vector<Tensor>& arguments, const Tensor& g) {
-  const Tensor& x = arguments[static_cast<std::size_t>(k)];
-  if (x.dim() < 2) return back.add(k, g);
-  const std::int64_t own_rows = x.numel() / x.size(-1);
-  Shape shape = x.shape();
-  if (own_rows == 1)
-    shape[0] = g.shape()[0];
-  else
-    shape.insert(0, g.shape()[0] / own_rows);
-  back.add(k, attach(g.impl().storage, g.dtype(), shape, g.impl().offset));
-}
 
 /// The gradient of a state, from one time step to the one before.
 template <class T>
@@ -82,6 +71,277 @@ struct StateGradient {
 
 }  // namespace
 
+/// One run of the derivative: piece by piece, from the last one on.
+template <class T>
+class SequenceRule::Derivative {
+ public:
+  Derivative(const SequenceRule& rule, Back& back)
+      : rule_(rule), p_(*rule.program_), sequence_(rule.sequence_), back_(back) {
+    for (int k = 0; k < given(); ++k) arguments_.push_back(back.in(k));
+    const Tensor outputs = matrix_of(back.grad_of(0));
+    if (outputs.defined()) outputs_ = rule.strip(outputs, Place::steps);
+    for (int j = 0; j < p_.states; ++j) begin_state(j);
+    const std::int64_t B = sequence_.batch();
+    for (std::size_t i = 0; i < p_.factors.size(); ++i)
+      if (p_.factors[i].differentiable) factors_[i] = zeros({B, p_.factors[i].width}, p_.dtype);
+    constants_ = rule.constants(arguments_.data(), copies_);
+    if (rule.output_.defined() && !outputs_.data)
+      no_output_ = zeros({B, rule.output_.shape()[1]}, p_.dtype);
+    if (back.needs(0)) dx_ = back.place(0);
+    if (back.needs(0) && !dx_.defined()) dx_ = detail::make(arguments_[0].shape(), p_.dtype);
+    only_sums_ = rule.repeated_ && back.takes_rows(0);
+  }
+
+  void run() {
+    for (auto number = sequence_.pieces().size(); number-- > 0;) {
+      const Piece& piece = sequence_.pieces()[number];
+      const Gradients gradients = make_gradients(piece);
+      run_steps(piece, gradients);
+      if (dx_.defined() && !only_sums_)
+        input_gradient(piece.rows, gradients,
+                       overwrite<T>(dx_) + piece.first_row * rule_.xs_.shape()[1]);
+      add_to_sums(piece, gradients);
+      add_gradients(piece, gradients);
+    }
+    take_sums();
+    if (dx_.defined()) back_.add(0, dx_);
+    for (int j = 0; j < p_.states; ++j)
+      if (back_.needs(j + 1)) back_.add(j + 1, buffers_[2 * j]);
+  }
+
+ private:
+  /// Gradients of arguments and products, by their number.
+  struct Gradients {
+    Tensor of[kSequenceArguments + kFusedProducts];
+    Tensor& operator[](int k) { return of[k]; }
+    const Tensor& operator[](int k) const { return of[k]; }
+  };
+  /// The products of a piece through which gradients go in each time step.
+  struct Products {
+    std::vector<StepProduct<T>> all;
+    std::vector<StepProduct<T>> to_factors[kFusedProducts];  ///< [level - 1]
+    StateGradient<T> states[kFusedResults];
+  };
+
+  int given() const { return static_cast<int>(p_.given()); }
+  int all() const { return static_cast<int>(p_.shapes.size()); }
+  const FusedProgram::Product& product(int i) const {
+    return p_.products[static_cast<std::size_t>(i)];
+  }
+  const Tensor& argument(int k) const { return arguments_[static_cast<std::size_t>(k)]; }
+  Multiplier<T> transpose_of(const Trace::Product& product) const {
+    return Multiplier<T>(argument(product.w), !product.transposed);
+  }
+  Tensor matrix_of(const Tensor& gradient) {
+    if (!gradient.defined()) return Tensor();
+    copies_.push_back(dense(gradient));
+    return as_matrix(copies_.back(), gradient.numel() / gradient.size(-1));
+  }
+
+  void begin_state(int j) {
+    StateGradient<T>& state = states_[j];
+    const auto& gradient = p_.gradients[static_cast<std::size_t>(j) + 1];
+    const Shape shape = {sequence_.batch(), rule_.states_[j].shape()[1]};
+    state.width = shape[1];
+    state.in_chain = !gradient.content.empty();
+    const bool in_place = !state.in_chain || gradient.over == rule_.result_of_state(j);
+    buffers_[2 * j] = detail::make(shape, p_.dtype);
+    buffers_[2 * j + 1] = in_place ? buffers_[2 * j] : detail::make(shape, p_.dtype);
+    for (int i : {0, 1}) state.buffers[i] = overwrite<T>(buffers_[2 * j + i]);
+    if (const Tensor last = matrix_of(back_.grad_of(j + 1)); last.defined())
+      state.last = read<T>(last);
+    if (j == 0 && !rule_.output_.defined()) state.outputs = outputs_;
+  }
+
+  /// Where the gradients of the arguments go that are no state.
+  Gradients make_gradients(const Piece& piece) const {
+    Gradients gradients;
+    for (std::size_t k = 0; k < p_.shapes.size(); ++k) {
+      const auto& gradient = p_.gradients[k];
+      if (gradient.content.empty() || p_.is_state(k)) continue;
+      gradients.of[k] = gradient.same_as >= 0
+                            ? gradients[gradient.same_as]
+                            : detail::make({piece.rows, width_of(gradient.shape)}, p_.dtype);
+    }
+    for (int i = all() - given(); i-- > 0;)
+      if (const int to = product(i).addend; to >= 0)
+        gradients[given() + to] = gradients[given() + i];
+    return gradients;
+  }
+
+  Products make_products(const Piece& piece, const Gradients& gradients) const {
+    Products products;
+    std::copy_n(states_, p_.states, products.states);
+    bool begun[kFusedProducts] = {};
+    for (int i = 0; i < all() - given(); ++i) {
+      const FusedProgram::Product& of = product(i);
+      const Tensor& g = gradients[given() + i];
+      if (of.x == 0 || !g.defined()) continue;
+      StepProduct<T> made{transpose_of(of), rule_.strip(g, Place::steps, piece.first_row), {}, {}};
+      if (of.factor < 0) {
+        products.states[of.x - 1].products.push_back(made);
+      } else {
+        if (!factors_[of.factor].defined()) continue;
+        made.to = rule_.strip(factors_[of.factor], Place::same);
+        if (std::exchange(begun[of.factor], true)) made.addend = made.to;
+        const int level = p_.factors[static_cast<std::size_t>(of.factor)].level;
+        products.to_factors[level - 1].push_back(made);
+      }
+      products.all.push_back(made);
+    }
+    return products;
+  }
+
+  void run_steps(const Piece& piece, const Gradients& gradients) {
+    Strips strips;
+    rule_.add_arguments(strips, piece, constants_);
+    rule_.add_results(strips);
+    rule_.add_kept(strips);
+    rule_.add_factors(strips);
+    const int first_seed = strips.count;
+    if (rule_.output_.defined())
+      strips.add(outputs_.data ? outputs_ : rule_.strip(no_output_, Place::same));
+    for (int j = 0; j < p_.states; ++j) strips.add({});
+    for (std::size_t i = 0; i < p_.factors.size(); ++i)
+      strips.add(factors_[i].defined() ? rule_.strip(factors_[i], Place::same) : Strip{});
+    const int first_gradient = strips.count;
+    for (const Tensor& g : std::span(gradients.of, p_.shapes.size()))
+      strips.add(g.defined() ? rule_.strip(g, Place::steps, piece.first_row) : Strip{});
+
+    const Products products = make_products(piece, gradients);
+    for_sequences(sequence_.batch(), piece, products.all, [&](std::int64_t row, std::int64_t most) {
+      Strips mine = strips;
+      StepRows step, before = sequence_.rows_of(sequence_.step(piece.end - 1));
+      for (std::int64_t done = piece.end; done-- > piece.begin;) {
+        step = before;
+        if (done > 0) before = sequence_.rows_of(sequence_.step(done - 1));
+        const std::int64_t n = std::min(most, sequence_.running(done) - row);
+        if (n <= 0) continue;
+        for (int j = 0; j < p_.states; ++j) {
+          const StateGradient<T>& state = products.states[j];
+          state.begin(step, done, std::max(row, sequence_.running(done + 1)), row + n);
+          mine.set(first_seed + rule_.result_of_state(j), state.strip(done + 1));
+          mine.set(first_gradient + 1 + j, state.strip(done));
+        }
+        Array* const arrays = mine.at(step, row);
+        for (auto level = static_cast<std::size_t>(p_.levels); level-- > 0;) {
+          p_.behind[level].run(p_.dtype, arrays, n);
+          for (const auto& product : products.to_factors[level]) product(step, row, n);
+        }
+        p_.backward.run(p_.dtype, arrays, n);
+        for (int j = 0; j < p_.states; ++j)
+          if (done > 0 || back_.needs(j + 1))
+            products.states[j].complete(step, before, done, sequence_.is_cut(done), row, n);
+      }
+    });
+  }
+
+  void add_to_weight(const Trace::Product& product, const Tensor& g, const Tensor& x) {
+    if (product.transposed)
+      back_.add_product(product.w, g, x);
+    else
+      back_.add_product(product.w, x, g);
+  }
+  /// Adds the gradient g [rows, width] of argument k, which is the same in each time step.
+  void add_repeated(int k, const Tensor& g) {
+    const Tensor& x = argument(k);
+    if (x.dim() < 2) return back_.add(k, g);
+    const std::int64_t own_rows = x.numel() / x.size(-1);
+    Shape shape = x.shape();
+    if (own_rows == 1)
+      shape[0] = g.shape()[0];
+    else
+      shape.insert(0, g.shape()[0] / own_rows);
+    back_.add(k, attach(g.impl().storage, g.dtype(), shape, g.impl().offset));
+  }
+  /// Adds those of a piece that are of weights; those with equal rows of x come in the end.
+  void add_gradients(const Piece& piece, const Gradients& gradients) {
+    for (int k = p_.states + 1; k < given(); ++k)
+      if (gradients[k].defined()) add_repeated(k, gradients[k]);
+    for (int i = 0; i < all() - given(); ++i) {
+      const FusedProgram::Product& of = product(i);
+      const Tensor& g = gradients[given() + i];
+      if (!g.defined() || (of.x == 0 && rule_.repeated_)) continue;
+      if (of.x == 0)
+        add_to_weight(of, g, rows_of(rule_.xs_, piece.first_row, piece.rows));
+      else if (of.factor >= 0)
+        add_to_weight(of, g, rows_of(rule_.factors_[of.factor], piece.first_row, piece.rows));
+      else
+        sequence_.each_run(piece,
+                           [&](std::int64_t first, std::int64_t of_state, std::int64_t rows) {
+                             add_to_weight(of, rows_of(g, first, rows),
+                                           rows_of(rule_.states_[of.x - 1], of_state, rows));
+                           });
+      if (of.bias > 0) add_repeated(of.bias, g);
+    }
+  }
+
+  /// The gradient of rows of xs: that of the chain, of products to which x is added, and of
+  /// products with x.
+  void input_gradient(std::int64_t rows, const Gradients& gradients, T* to) const {
+    Tensor sum = gradients[0];
+    for (int i = 0; i < all() - given(); ++i)
+      if (const Tensor& g = gradients[given() + i]; product(i).bias == 0 && g.defined())
+        sum = sum.defined() ? sum + g : g;
+    const std::int64_t width = rule_.xs_.shape()[1];
+    const T* before = sum.defined() ? read<T>(sum) : nullptr;
+    bool written = false;
+    for (int i = 0; i < all() - given(); ++i) {
+      const Tensor& g = gradients[given() + i];
+      if (product(i).x != 0 || !g.defined()) continue;
+      const Multiplier<T> w = transpose_of(product(i));
+      w(rows, {read<T>(g), w.rows(), 1}, to, {written ? to : before, width});
+      written = true;
+    }
+    if (written) return;
+    if (before)
+      std::copy_n(before, rows * width, to);
+    else
+      std::fill_n(to, rows * width, T(0));
+  }
+
+  /// Adds gradients over equal rows of x.
+  void add_to_sums(const Piece& piece, const Gradients& gradients) {
+    for (int k = 0; rule_.repeated_ && k < all(); ++k) {
+      const Tensor& g = gradients[k];
+      if (!g.defined() || !rule_.comes_to_x(k)) continue;
+      if (!sums_[k].defined()) sums_[k] = zeros({rule_.repeated_->size(), g.shape()[1]}, p_.dtype);
+      rule_.repeated_->add_to(sums_[k], g, piece.first_row);
+    }
+  }
+  /// Does with those sums what is done with gradients where no rows are equal.
+  void take_sums() {
+    if (!rule_.repeated_) return;
+    for (int i = 0; i < all() - given(); ++i) {
+      const FusedProgram::Product& of = product(i);
+      const Tensor& g = sums_[given() + i];
+      if (of.x != 0 || !g.defined()) continue;
+      add_to_weight(of, g, rule_.repeated_->distinct());
+      if (of.bias > 0) add_repeated(of.bias, g);
+    }
+    if (!only_sums_ || !dx_.defined()) return;
+    const Tensor sums = detail::make(rule_.repeated_->distinct().shape(), p_.dtype);
+    input_gradient(rule_.repeated_->size(), sums_, overwrite<T>(sums));
+    rule_.repeated_->put_sums(sums, dx_);
+  }
+
+  const SequenceRule& rule_;
+  const FusedProgram& p_;
+  const Sequence& sequence_;
+  Back& back_;
+  std::vector<Tensor> arguments_;
+  std::vector<Tensor> copies_;  ///< of what is no contiguous matrix
+  std::vector<Strip> constants_;
+  Strip outputs_;     ///< gradients of the outputs; no data if there are none
+  Tensor no_output_;  ///< zeros in their place
+  Tensor buffers_[2 * kFusedResults];
+  StateGradient<T> states_[kFusedResults];
+  Tensor factors_[kFusedProducts];  ///< gradients of factors [B, width]: of one time step
+  Tensor dx_;
+  Gradients sums_;  ///< over equal rows of x
+  bool only_sums_;  ///< they are all that is asked for
+};
+
 void SequenceRule::operator()(Back& back) const {
   for (int k = 0; k <= program_->states; ++k)
     if (result_block(k).impl().storage->version != versions_[k])
@@ -92,224 +352,7 @@ void SequenceRule::operator()(Back& back) const {
   if (back.create_graph())
     record(back);
   else
-    dispatch_floating(program_->dtype, [&]<class T>(T) { compute<T>(back); });
-}
-
-template <class T>
-void SequenceRule::compute(Back& back) const {
-  const FusedProgram& p = *program_;
-  const std::int64_t B = sequence_.batch();
-  const auto given = static_cast<int>(p.given()), all = static_cast<int>(p.shapes.size());
-  std::vector<Tensor> arguments, copies;
-  for (int k = 0; k < given; ++k) arguments.push_back(back.in(k));
-  const auto matrix_of = [&](const Tensor& gradient) {
-    if (!gradient.defined()) return Tensor();
-    copies.push_back(dense(gradient));
-    return as_matrix(copies.back(), gradient.numel() / gradient.size(-1));
-  };
-
-  Tensor own[2 * kFusedResults];
-  StateGradient<T> gradients_of[kFusedResults];
-  const Tensor from_outputs = matrix_of(back.grad_of(0));
-  const Strip outputs = from_outputs.defined() ? strip(from_outputs, Place::steps) : Strip{};
-  for (int j = 0; j < p.states; ++j) {
-    StateGradient<T>& state = gradients_of[j];
-    const auto& gradient = p.gradients[static_cast<std::size_t>(j) + 1];
-    const Shape shape = {B, states_[j].shape()[1]};
-    state.width = shape[1];
-    state.in_chain = !gradient.content.empty();
-    own[2 * j] = detail::make(shape, p.dtype);
-    own[2 * j + 1] = state.in_chain && gradient.over != result_of_state(j)
-                         ? detail::make(shape, p.dtype)
-                         : own[2 * j];
-    for (int i : {0, 1}) state.buffers[i] = overwrite<T>(own[2 * j + i]);
-    if (const Tensor last = matrix_of(back.grad_of(j + 1)); last.defined())
-      state.last = read<T>(last);
-    if (j == 0 && !output_.defined()) state.outputs = outputs;
-  }
-
-  Tensor of_factors[kFusedProducts];
-  for (std::size_t i = 0; i < p.factors.size(); ++i)
-    if (p.factors[i].differentiable) of_factors[i] = zeros({B, p.factors[i].width}, p.dtype);
-  const std::vector<Strip> same = constants(arguments.data(), copies);
-  Tensor no_output;
-  if (output_.defined() && !outputs.data) no_output = zeros({B, output_.shape()[1]}, p.dtype);
-  Tensor dx;
-  if (back.needs(0)) dx = back.place(0);
-  if (back.needs(0) && !dx.defined()) dx = detail::make(arguments[0].shape(), p.dtype);
-  // Sums of gradients over equal rows of x; whether they are all that is asked for.
-  Gradients of_rows;
-  const bool dx_of_rows = repeated_ && back.takes_rows(0);
-  for (auto number = sequence_.pieces().size(); number-- > 0;) {
-    const Piece& piece = sequence_.pieces()[number];
-    const Gradients gradients = make_gradients(piece);
-    const auto of_piece = [&](const Tensor& block) {
-      return strip(block, Place::steps, piece.first_row);
-    };
-
-    Strips strips;
-    add_arguments(strips, piece, same);
-    add_results(strips);
-    add_kept(strips);
-    add_factors(strips);
-    const int first_seed = strips.count;
-    if (output_.defined()) strips.add(outputs.data ? outputs : strip(no_output, Place::same));
-    for (int j = 0; j < p.states; ++j) strips.add({});
-    for (std::size_t i = 0; i < p.factors.size(); ++i)
-      strips.add(of_factors[i].defined() ? strip(of_factors[i], Place::same) : Strip{});
-    const int first_gradient = strips.count;
-    for (int k = 0; k < all; ++k)
-      strips.add(gradients[k].defined() ? of_piece(gradients[k]) : Strip{});
-    std::vector<StepProduct<T>> in_each_step;
-    std::vector<StepProduct<T>> to_factors[kFusedProducts];  // of each level
-    bool begun[kFusedProducts] = {};
-    for (auto& state : gradients_of) state.products.clear();
-    for (int i = 0; i < all - given; ++i) {
-      const FusedProgram::Product& product = p.products[static_cast<std::size_t>(i)];
-      if (product.x == 0 || !gradients[given + i].defined()) continue;
-      const Multiplier<T> w(arguments[static_cast<std::size_t>(product.w)], !product.transposed);
-      StepProduct<T> made{w, of_piece(gradients[given + i]), {}, {}};
-      if (product.factor < 0) {
-        gradients_of[product.x - 1].products.push_back(made);
-      } else {
-        const auto factor = static_cast<std::size_t>(product.factor);
-        if (!of_factors[factor].defined()) continue;
-        made.to = strip(of_factors[factor], Place::same);
-        if (std::exchange(begun[factor], true)) made.addend = made.to;
-        to_factors[p.factors[factor].level - 1].push_back(made);
-      }
-      in_each_step.push_back(made);
-    }
-
-    for_sequences(B, piece, in_each_step, [&](std::int64_t row, std::int64_t most) {
-      Strips mine = strips;
-      StepRows step, before = sequence_.rows_of(sequence_.step(piece.end - 1));
-      for (std::int64_t done = piece.end; done-- > piece.begin;) {
-        step = before;
-        if (done > 0) before = sequence_.rows_of(sequence_.step(done - 1));
-        const std::int64_t n = std::min(most, sequence_.running(done) - row);
-        if (n <= 0) continue;
-        for (int j = 0; j < p.states; ++j) {
-          gradients_of[j].begin(step, done, std::max(row, sequence_.running(done + 1)), row + n);
-          mine.set(first_seed + result_of_state(j), gradients_of[j].strip(done + 1));
-          mine.set(first_gradient + 1 + j, gradients_of[j].strip(done));
-        }
-        Array* const arrays = mine.at(step, row);
-        for (auto level = static_cast<std::size_t>(p.levels); level-- > 0;) {
-          p.behind[level].run(p.dtype, arrays, n);
-          for (const auto& product : to_factors[level]) product(step, row, n);
-        }
-        p.backward.run(p.dtype, arrays, n);
-        for (int j = 0; j < p.states; ++j)
-          if (done > 0 || back.needs(j + 1))
-            gradients_of[j].complete(step, before, done, sequence_.is_cut(done), row, n);
-      }
-    });
-
-    if (dx.defined() && !dx_of_rows)
-      input_gradient<T>(piece.rows, gradients, arguments,
-                        overwrite<T>(dx) + piece.first_row * xs_.shape()[1]);
-    for (int k = 0; repeated_ && k < all; ++k) {
-      const Tensor& g = gradients[k];
-      if (!g.defined() || !comes_to_x(k)) continue;
-      if (!of_rows[k].defined()) of_rows[k] = zeros({repeated_->size(), g.shape()[1]}, p.dtype);
-      repeated_->add_to(of_rows[k], g, piece.first_row);
-    }
-    add_gradients(back, piece, gradients, arguments);
-  }
-  for (int i = 0; repeated_ && i < all - given; ++i) {
-    const Trace::Product& product = p.products[static_cast<std::size_t>(i)];
-    const Tensor& g = of_rows[given + i];
-    if (product.x != 0 || !g.defined()) continue;
-    add_to_weight(back, product, g, repeated_->distinct());
-    if (product.bias > 0) add_repeated(back, product.bias, arguments, g);
-  }
-  if (dx_of_rows && dx.defined()) {
-    const Tensor sums = detail::make(repeated_->distinct().shape(), p.dtype);
-    input_gradient<T>(repeated_->size(), of_rows, arguments, overwrite<T>(sums));
-    repeated_->put_sums(sums, dx);
-  }
-  if (dx.defined()) back.add(0, dx);
-  for (int j = 0; j < p.states; ++j)
-    if (back.needs(j + 1)) back.add(j + 1, own[2 * j]);
-}
-
-/// Where the gradients of the arguments go that are no state.
-SequenceRule::Gradients SequenceRule::make_gradients(const Piece& piece) const {
-  const FusedProgram& p = *program_;
-  Gradients gradients;
-  for (std::size_t k = 0; k < p.shapes.size(); ++k) {
-    const auto& gradient = p.gradients[k];
-    if (gradient.content.empty() || p.is_state(k)) continue;
-    gradients.of[k] = gradient.same_as >= 0
-                          ? gradients[gradient.same_as]
-                          : detail::make({piece.rows, width_of(gradient.shape)}, p.dtype);
-  }
-  Tensor* const of_products = gradients.of + p.given();
-  for (std::size_t i = p.products.size(); i-- > 0;)
-    if (const int to = p.products[i].addend; to >= 0) of_products[to] = of_products[i];
-  return gradients;
-}
-
-void SequenceRule::add_to_weight(Back& back, const Trace::Product& product, const Tensor& g,
-                                 const Tensor& x) const {
-  if (product.transposed)
-    back.add_product(product.w, g, x);
-  else
-    back.add_product(product.w, x, g);
-}
-
-/// Adds those of a piece that are of weights; those with equal rows of x come in the end.
-void SequenceRule::add_gradients(Back& back, const Piece& piece, const Gradients& gradients,
-                                 const std::vector<Tensor>& arguments) const {
-  const FusedProgram& p = *program_;
-  const auto given = static_cast<int>(p.given());
-  for (int k = p.states + 1; k < given; ++k)
-    if (gradients[k].defined()) add_repeated(back, k, arguments, gradients[k]);
-  for (std::size_t i = 0; i < p.products.size(); ++i) {
-    const Trace::Product& product = p.products[i];
-    const Tensor& g = gradients[given + static_cast<int>(i)];
-    if (!g.defined() || (product.x == 0 && repeated_)) continue;
-    if (product.x == 0)
-      add_to_weight(back, product, g, rows_of(xs_, piece.first_row, piece.rows));
-    else if (product.factor >= 0)
-      add_to_weight(back, product, g,
-                    rows_of(factors_[product.factor], piece.first_row, piece.rows));
-    else
-      sequence_.each_run(piece, [&](std::int64_t first, std::int64_t of_state, std::int64_t rows) {
-        add_to_weight(back, product, rows_of(g, first, rows),
-                      rows_of(states_[product.x - 1], of_state, rows));
-      });
-    if (product.bias > 0) add_repeated(back, product.bias, arguments, g);
-  }
-}
-
-/// The gradient of rows of xs: that of the chain, of products to which x is added, and of
-/// products with x.
-template <class T>
-void SequenceRule::input_gradient(std::int64_t rows, const Gradients& gradients,
-                                  const std::vector<Tensor>& arguments, T* to) const {
-  const auto& products = program_->products;
-  const Tensor* const of_products = gradients.of + program_->given();
-  Tensor sum = gradients[0];
-  for (std::size_t i = 0; i < products.size(); ++i)
-    if (products[i].bias == 0 && of_products[i].defined())
-      sum = sum.defined() ? sum + of_products[i] : of_products[i];
-  const std::int64_t width = xs_.shape()[1];
-  const T* before = sum.defined() ? read<T>(sum) : nullptr;
-  bool written = false;
-  for (std::size_t i = 0; i < products.size(); ++i) {
-    const Trace::Product& product = products[i];
-    if (product.x != 0 || !of_products[i].defined()) continue;
-    const Multiplier<T> w(arguments[static_cast<std::size_t>(product.w)], !product.transposed);
-    w(rows, {read<T>(of_products[i]), w.rows(), 1}, to, {written ? to : before, width});
-    written = true;
-  }
-  if (written) return;
-  if (before)
-    std::copy_n(before, rows * width, to);
-  else
-    std::fill_n(to, rows * width, T(0));
+    dispatch_floating(program_->dtype, [&]<class T>(T) { Derivative<T>(*this, back).run(); });
 }
 
 /// The time steps once more, as operations of the tape, and their derivative.

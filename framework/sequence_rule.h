@@ -182,21 +182,7 @@ class SequenceRule {
   template <class T>
   void run_forward(const Tensor* arguments);
   template <class T>
-  void compute(Back& back) const;
-  /// Gradients of arguments and products, by their number.
-  struct Gradients {
-    Tensor of[kSequenceArguments + kFusedProducts];
-    Tensor& operator[](int k) { return of[k]; }
-    const Tensor& operator[](int k) const { return of[k]; }
-  };
-  Gradients make_gradients(const Piece& piece) const;
-  template <class T>
-  void input_gradient(std::int64_t rows, const Gradients& gradients,
-                      const std::vector<Tensor>& arguments, T* to) const;
-  void add_to_weight(Back& back, const Trace::Product& product, const Tensor& g,
-                     const Tensor& x) const;
-  void add_gradients(Back& back, const Piece& piece, const Gradients& gradients,
-                     const std::vector<Tensor>& arguments) const;
+  class Derivative;
   void record(Back& back) const;
 };
 
