@@ -24,10 +24,12 @@ struct Leaf final : Node {
   std::vector<RowGrad> rows;
 };
 
-/// Asks the processor for the lines of memory that a node lies in, or lay in: it may be gone.
+/// Asks the processor for the lines of memory that a node lies in, or lay in: it may be gone, or
+/// none. So these are addresses and no pointers into anything.
 inline void prefetch(const void* node) {
-  for (int line = 0; line < 4; ++line)
-    __builtin_prefetch(static_cast<const char*>(node) + 64 * line);
+  const auto address = reinterpret_cast<std::uintptr_t>(node);
+  for (std::uintptr_t line = 0; line < 4; ++line)
+    __builtin_prefetch(reinterpret_cast<const void*>(address + 64 * line));
 }
 
 /// Memory from the pool, so that sweeping again and again asks the system for none.
