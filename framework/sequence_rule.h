@@ -40,8 +40,9 @@ class SequenceRule {
 
   /// Multiplies rows of xs that are known to be equal once.
   void share_rows(const Tensor& xs) {
-    for (const Trace::Product& product : program_->products)
-      if (product.x == 0 && !repeated_) repeated_ = RepeatedRows::find(xs);
+    const auto& products = program_->products;
+    if (std::any_of(products.begin(), products.end(), [](const auto& p) { return p.x == 0; }))
+      repeated_ = RepeatedRows::find(xs);
   }
 
   /// Computes all time steps; makes what they write to.

@@ -79,8 +79,8 @@ class Equations {
   /// Whether there are any.
   explicit operator bool() const { return function_ != nullptr; }
 
-  /// One time step: as it stands, or, where no gradient is wanted, in one pass. Throws ValueError
-  /// if there are no equations, or for a state of another number of tensors.
+  /// One time step: as it stands, or, where no gradient is wanted, as one of a sequence. Throws
+  /// ValueError if there are no equations, or for a state of another number of tensors.
   template <class State>
   StepResult<State> step(const Tensor& x, const State& state) const {
     StepResult<State> next{Tensor(), state};
